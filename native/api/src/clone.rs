@@ -1,0 +1,81 @@
+//! Clones of an image.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use qcow2::clone::{Selection, Strategy, Used, clone_image};
+use qcow2::lock::Intent;
+use qcow2::storage::{Access, FileStorage};
+use qcow2::{Error, Kind};
+
+use crate::session::lock;
+use crate::types::{
+    Bytes, CloneInfo, CloneProgress, CloneReport, CloneStrategy, Failure, ImageCloneRequest,
+    Outcome, Stage, UsedStrategy,
+};
+
+/// Progress is told at most this often.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
+
+/// Clones an image to every target: all, or none. The source is only read; while that lasts nobody
+/// can write to it.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_clone(
+    request: ImageCloneRequest,
+    progress: &mut dyn FnMut(CloneProgress),
+) -> Outcome<CloneReport> {
+    let at = |stage| {
+        let source = &request.source;
+        move |error: Error| Failure::new(stage, source, &error)
+    };
+    let keep = request.keep_snapshots == Some(true);
+    let selection = match (&request.from_snapshot, keep) {
+        (Some(_), true) => {
+            let both = Error::new(
+                Kind::InvalidArgument,
+                "The content of one snapshot comes without the other snapshots",
+            );
+            return Err(at(Stage::Operation)(both));
+        }
+        (Some(selector), false) => Selection::Snapshot(selector.as_bytes()),
+        (None, true) => Selection::Everything,
+        (None, false) => Selection::ActiveDisk,
+    };
+    let strategy = match request.strategy {
+        CloneStrategy::Auto => Strategy::Auto,
+        CloneStrategy::Reflink => Strategy::Reflink,
+        CloneStrategy::Copy => Strategy::Copy,
+    };
+    let source =
+        FileStorage::open(Path::new(&request.source), Access::Read).map_err(at(Stage::Open))?;
+    let _lock = if request.force_share == Some(true) {
+        None
+    } else {
+        Some(lock(&source, Intent::Share, None, &mut |_| ()).map_err(at(Stage::Open))?)
+    };
+    let targets: Vec<_> = request.targets.iter().map(PathBuf::from).collect();
+    let mut told: Option<Instant> = None;
+    let mut tell = |copied: u64, total: u64| {
+        if copied == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_PAUSE) {
+            told = Some(Instant::now());
+            progress(CloneProgress { copied_bytes: Bytes(copied), total_bytes: Bytes(total) });
+        }
+    };
+    let clones = clone_image(&source, &targets, selection, strategy, &mut tell)
+        .map_err(at(Stage::Operation))?;
+    let clones = clones
+        .into_iter()
+        .zip(&request.targets)
+        .map(|(clone, target)| CloneInfo {
+            target: target.clone(),
+            strategy: match clone.used {
+                Used::Reflink => UsedStrategy::Reflink,
+                Used::Copy => UsedStrategy::Copy,
+            },
+            reason: clone.reason,
+            copied_bytes: Bytes(clone.copied_bytes),
+            shared_bytes: Bytes(clone.shared_bytes),
+        })
+        .collect();
+    Ok(CloneReport { source: request.source, clones })
+}

@@ -1,0 +1,179 @@
+//! The operations on a whole image: describe, check, create, grow.
+
+use std::path::Path;
+
+use qcow2::check;
+use qcow2::format::bitmap;
+use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
+use qcow2::lock::Intent;
+use qcow2::storage::{FileStorage, Storage};
+use qcow2::{Committed, Error, Image, NewImage};
+
+use crate::session::{change, lock, read, read_with};
+use crate::snapshot::describe_snapshot;
+use crate::types::{
+    BitmapInfo, Bytes, CheckReport, CommitReport, Compat, CompressionType, Encryption, Failure,
+    FailureCode, ImageCheckRequest, ImageCreateReport, ImageCreateRequest, ImageGrowRequest,
+    ImageInfo, ImageInfoRequest, Outcome, Stage,
+};
+
+/// Describes an image. Takes no lock and writes nothing.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_info(request: ImageInfoRequest) -> Outcome<ImageInfo> {
+    read(&request.path, request.force_share, |image, file| describe(&request.path, image, file))
+        .map_err(opening)
+}
+
+/// Counts the references of an image anew. Takes no lock and writes nothing.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_check(request: ImageCheckRequest) -> Outcome<CheckReport> {
+    read_with(check::open, &request.path, request.force_share, |image, _| {
+        let mut problems = Vec::new();
+        let report = check::check(image, &mut |problem| problems.push(problem.to_string()))?;
+        Ok(CheckReport {
+            image_end_offset: Bytes(report.image_end_offset),
+            total_clusters: Bytes(report.total_clusters),
+            allocated_clusters: Bytes(report.allocated_clusters),
+            fragmented_clusters: Bytes(report.fragmented_clusters),
+            compressed_clusters: Bytes(report.compressed_clusters),
+            corruptions: Bytes(report.corruptions),
+            leaks: Bytes(report.leaks),
+            check_errors: Bytes(report.check_errors),
+            problems,
+            problems_omitted: Bytes(report.problems_omitted),
+        })
+    })
+    .map_err(|failure| match failure.code {
+        // Bitmaps or LUKS header: qemu-img does not get as far as a check.
+        FailureCode::InvalidHeader => opening(failure),
+        // The snapshot table is read by the check, in its own words.
+        FailureCode::InvalidSnapshotTable => Failure { stage: Stage::Operation, ..failure },
+        _ => failure,
+    })
+}
+
+/// Makes an empty image, durably. A file that exists is overwritten, as `qemu-img create` does, but
+/// not while somebody uses it; a file that this call made is removed again if it fails.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_create(
+    request: ImageCreateRequest,
+    waiting: &mut dyn FnMut(String),
+) -> Outcome<ImageCreateReport> {
+    let new = NewImage {
+        size: request.size.0,
+        cluster_bytes: u64::from(request.cluster_size.0),
+        version: match request.compat {
+            Compat::Old => 2,
+            Compat::New => 3,
+        },
+        refcount_bits: request.refcount_bits.0,
+        lazy_refcounts: request.lazy_refcounts,
+        compression: match request.compression_type {
+            CompressionType::Zlib => Compression::Zlib,
+            CompressionType::Zstd => Compression::Zstd,
+        },
+    };
+    let path = Path::new(&request.path);
+    let at = |stage| move |error: Error| (stage, error);
+    let mut made = false;
+    let created = (|| {
+        new.validate().map_err(at(Stage::Operation))?;
+        let (file, is_new) = FileStorage::open_or_create(path, 0o644).map_err(at(Stage::Open))?;
+        made = is_new;
+        let _lock =
+            lock(&file, Intent::Change, request.no_wait, waiting).map_err(at(Stage::Open))?;
+        (|| {
+            file.set_len(0)?;
+            qcow2::create(&file, &new)?;
+            file.flush()?;
+            Ok(ImageCreateReport {
+                path: request.path.clone(),
+                virtual_size: Bytes(new.size.next_multiple_of(512)),
+                file_length: Bytes(file.len()?),
+            })
+        })()
+        .map_err(at(Stage::Operation))
+    })();
+    created.map_err(|(stage, error)| {
+        if made {
+            let _ = std::fs::remove_file(path);
+        }
+        Failure::new(stage, &request.path, &error)
+    })
+}
+
+/// Makes the virtual disk larger. One commit.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_grow(
+    request: ImageGrowRequest,
+    waiting: &mut dyn FnMut(String),
+) -> Outcome<CommitReport> {
+    change(&request.path, request.no_wait, waiting, |image, options| {
+        image.grow(request.size.0, options)
+    })
+    .map(commit_report)
+}
+
+/// What a commit cost, as it crosses.
+pub(crate) fn commit_report(done: Committed) -> CommitReport {
+    CommitReport {
+        written_bytes: Bytes(done.written_bytes),
+        flushes: done.flushes,
+        punched_bytes: Bytes(done.punched_bytes),
+        punch_failure: done.punch_failure.map(|error| Error::from(error).reason().to_owned()),
+    }
+}
+
+/// What the header and its tables refuse, qemu-img refuses when it opens the image.
+pub(crate) fn opening(mut failure: Failure) -> Failure {
+    failure.stage = Stage::Open;
+    failure
+}
+
+fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<ImageInfo> {
+    let header = image.header();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let bitmaps = bitmap::read_all(header, &mut |buf, at| Ok(image.storage().read_at(buf, at)?))?;
+    Ok(ImageInfo {
+        path: path.to_owned(),
+        virtual_size: Bytes(header.size),
+        actual_size: Bytes(file.actual_bytes()?),
+        file_length: Bytes(file.len()?),
+        cluster_size: u32::try_from(header.cluster_bytes()).expect("at most 2 MiB"),
+        compat: if header.version < 3 { Compat::Old } else { Compat::New },
+        compression_type: match header.compression {
+            Compression::Zlib => CompressionType::Zlib,
+            Compression::Zstd => CompressionType::Zstd,
+        },
+        lazy_refcounts: header.compatible & header::compatible::LAZY_REFCOUNTS != 0,
+        refcount_bits: header.refcount_bits(),
+        corrupt: header.has(incompatible::CORRUPT),
+        dirty: header.has(incompatible::DIRTY),
+        extended_entries: header.extended_l2(),
+        encryption: match header.encryption {
+            Crypt::None => None,
+            Crypt::Aes => Some(Encryption::Aes),
+            Crypt::Luks => Some(Encryption::Luks),
+        },
+        backing_file: header.backing_file.as_deref().map(text),
+        backing_format: header.extension(extension::BACKING_FORMAT).map(text),
+        data_file: header.extension(extension::DATA_FILE).map(text),
+        data_file_raw: header
+            .has(incompatible::DATA_FILE)
+            .then_some(header.autoclear & header::autoclear::RAW_DATA_FILE != 0),
+        bitmaps: bitmaps.iter().map(describe_bitmap).collect(),
+        snapshots: image.snapshots()?.iter().map(describe_snapshot).collect(),
+    })
+}
+
+fn describe_bitmap(info: &bitmap::BitmapInfo) -> BitmapInfo {
+    BitmapInfo {
+        name: String::from_utf8_lossy(&info.name).into_owned(),
+        granularity: Bytes(1 << info.granularity_bits),
+        flags: [(bitmap::IN_USE, "in-use"), (bitmap::AUTO, "auto")]
+            .into_iter()
+            .filter(|(flag, _)| info.flags & flag != 0)
+            .map(|(_, name)| name.to_owned())
+            .collect(),
+    }
+}

@@ -1,0 +1,113 @@
+//! An image open for one operation: file, lock, image, in this order; and the failures on the way.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use qcow2::lock::{ImageLock, Intent, LockPolicy};
+use qcow2::storage::{Access, FileStorage, Storage};
+use qcow2::{CommitOptions, Error, Image, Kind, Result};
+
+use crate::types::{Failure, Outcome, Stage};
+
+/// How often a reader without locks starts over before it calls the image busy.
+const READ_ATTEMPTS: u32 = 4;
+/// How long it pauses in between: longer than a commit takes to write its sector.
+const READ_PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs `change` on the image at `path`, which is ours alone until it returns.
+pub(crate) fn change<T>(
+    path: &str,
+    no_wait: Option<bool>,
+    waiting: &mut dyn FnMut(String),
+    change: impl FnOnce(&mut Image, &mut CommitOptions<'_>) -> Result<T>,
+) -> Outcome<T> {
+    let at = |stage| move |error: Error| Failure::new(stage, path, &error);
+    let file = FileStorage::open(Path::new(path), Access::Write).map_err(at(Stage::Open))?;
+    let lock = lock(&file, Intent::Change, no_wait, waiting).map_err(at(Stage::Open))?;
+    let mut image = Image::open(Box::new(file)).map_err(at(Stage::Open))?;
+    // QEMU looks for a writer before it has locked; so we look again before we commit.
+    let mut prepared = |_: &_| lock.reprobe();
+    let mut options = CommitOptions { prepared: Some(&mut prepared), staged: false };
+    change(&mut image, &mut options).map_err(|error| {
+        let stage = match error.kind() {
+            Kind::MarkedCorrupt | Kind::MarkedDirty => Stage::Open,
+            _ => Stage::Operation,
+        };
+        Failure::new(stage, path, &error)
+    })
+}
+
+/// Takes a lock; `waiting` hears, after a second, of another Calque that has the image.
+pub(crate) fn lock(
+    file: &FileStorage,
+    intent: Intent,
+    no_wait: Option<bool>,
+    waiting: &mut dyn FnMut(String),
+) -> Result<ImageLock> {
+    let mut on_wait = |holder: &str| waiting(holder.to_owned());
+    let policy = LockPolicy { wait: no_wait != Some(true), on_wait: Some(&mut on_wait) };
+    ImageLock::acquire(file, intent, policy)
+}
+
+/// Runs `read` on the image at `path` without taking locks, so that a virtual machine that starts
+/// meanwhile cannot trip over it. Starts over when the image changed underneath; after a few times
+/// it is busy, never corrupt.
+pub(crate) fn read<T>(
+    path: &str,
+    force_share: Option<bool>,
+    read: impl FnMut(&Image, &FileStorage) -> Result<T>,
+) -> Outcome<T> {
+    read_with(Image::open, path, force_share, read)
+}
+
+/// [`read`] of an image that is opened by `open`.
+pub(crate) fn read_with<T>(
+    open: fn(Box<dyn Storage>) -> Result<Image>,
+    path: &str,
+    force_share: Option<bool>,
+    mut read: impl FnMut(&Image, &FileStorage) -> Result<T>,
+) -> Outcome<T> {
+    let mut attempt = 1;
+    loop {
+        let (result, current) = read_once(open, path, force_share, &mut read);
+        let last = attempt == READ_ATTEMPTS;
+        match (result, current) {
+            (Ok(value), true) => return Ok(value),
+            (Err(failure), true) => return Err(failure),
+            (_, false) if last => {
+                let busy = Error::new(Kind::Busy, "The image keeps changing; try again");
+                return Err(Failure::new(Stage::Open, path, &busy));
+            }
+            (_, false) => {
+                attempt += 1;
+                thread::sleep(READ_PAUSE);
+            }
+        }
+    }
+}
+
+/// One attempt, and whether the image stood still meanwhile.
+fn read_once<T>(
+    open: fn(Box<dyn Storage>) -> Result<Image>,
+    path: &str,
+    force_share: Option<bool>,
+    read: &mut impl FnMut(&Image, &FileStorage) -> Result<T>,
+) -> (Outcome<T>, bool) {
+    let opened = (|| {
+        let file = FileStorage::open(Path::new(path), Access::Read)?;
+        if force_share != Some(true) {
+            // Taken only to be refused while somebody writes; it holds nothing.
+            let policy = LockPolicy { wait: true, on_wait: None };
+            drop(ImageLock::acquire(&file, Intent::Read, policy)?);
+        }
+        let image = open(Box::new(file.try_clone()?))?;
+        Ok((file, image))
+    })();
+    let (file, image) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return (Err(Failure::new(Stage::Open, path, &error)), true),
+    };
+    let result = read(&image, &file).map_err(|error| Failure::new(Stage::Operation, path, &error));
+    (result, image.is_current().unwrap_or(true))
+}

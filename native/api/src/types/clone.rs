@@ -1,0 +1,88 @@
+//! Request, report and progress of a clone.
+
+use serde::{Deserialize, Serialize};
+
+use super::Bytes;
+
+/// Asks for copies of an image: all targets, or none and nothing left behind.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_to_js = false))]
+pub struct ImageCloneRequest {
+    /// The image to copy.
+    pub source: String,
+    /// The copies to be; none may exist.
+    pub targets: Vec<String>,
+    /// How.
+    pub strategy: CloneStrategy,
+    /// The snapshot, by id or name, whose content the copies hold.
+    pub from_snapshot: Option<String>,
+    /// Carries the snapshots over; otherwise the copies have none.
+    pub keep_snapshots: Option<bool>,
+    /// Reads also while somebody writes (`-U`).
+    pub force_share: Option<bool>,
+}
+
+/// How a clone may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "napi", napi_derive::napi(string_enum = "kebab-case"))]
+pub enum CloneStrategy {
+    /// Shared blocks where the file system can, else a copy, which says why.
+    Auto,
+    /// Shared blocks, or a failure.
+    Reflink,
+    /// A copy of its own.
+    Copy,
+}
+
+/// How a clone was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "napi", napi_derive::napi(string_enum = "kebab-case"))]
+pub enum UsedStrategy {
+    /// Its blocks are the source's until either changes them.
+    Reflink,
+    /// Its blocks are its own.
+    Copy,
+}
+
+/// The copies that were made.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
+pub struct CloneReport {
+    /// The image that was copied.
+    pub source: String,
+    /// In the order of the targets.
+    pub clones: Vec<CloneInfo>,
+}
+
+/// One copy.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
+pub struct CloneInfo {
+    /// The copy, as asked for.
+    pub target: String,
+    /// How it was made.
+    pub strategy: UsedStrategy,
+    /// Why blocks could not be shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Bytes that were written for it.
+    pub copied_bytes: Bytes,
+    /// Bytes that it shares with the source.
+    pub shared_bytes: Bytes,
+}
+
+/// How far a long copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
+pub struct CloneProgress {
+    /// Bytes written, over all targets.
+    pub copied_bytes: Bytes,
+    /// Bytes to write, over all targets.
+    pub total_bytes: Bytes,
+}

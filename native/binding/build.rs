@@ -1,0 +1,5 @@
+//! Tells the linker that the addon's symbols come from the program that loads it.
+
+fn main() {
+    napi_build::setup();
+}

@@ -1,0 +1,90 @@
+//! `native` of `calque:host`: the operations of `calque-api`, each registered with one line.
+
+use calque_api as api;
+use calque_api::callback::with_callback;
+use calque_api::types::{Outcome, Reply};
+use rquickjs::prelude::Opt;
+use rquickjs::{Ctx, Exception, Function, Object, Result, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::end;
+
+/// The `Native` of `src/native.ts`.
+pub fn operations<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
+    let native = Object::new(ctx.clone())?;
+    native.set("coreVersion", Function::new(ctx.clone(), api::core_version))?;
+    native.set("imageInfo", plain(ctx, api::image_info)?)?;
+    native.set("imageCheck", plain(ctx, api::image_check)?)?;
+    native.set("imageCreate", calling(ctx, api::image_create)?)?;
+    native.set("imageGrow", calling(ctx, api::image_grow)?)?;
+    native.set("imageClone", calling(ctx, api::image_clone)?)?;
+    native.set("snapshotList", plain(ctx, api::snapshot_list)?)?;
+    native.set("snapshotCreate", calling(ctx, api::snapshot_create)?)?;
+    native.set("snapshotApply", calling(ctx, api::snapshot_apply)?)?;
+    native.set("snapshotDelete", calling(ctx, api::snapshot_delete)?)?;
+    native.set("snapshotRename", calling(ctx, api::snapshot_rename)?)?;
+    Ok(native)
+}
+
+/// An operation that takes a request and answers.
+fn plain<'js, Q, R>(ctx: &Ctx<'js>, operation: fn(Q) -> Outcome<R>) -> Result<Function<'js>>
+where
+    Q: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    Function::new(ctx.clone(), move |ctx: Ctx<'js>, request: Value<'js>| {
+        end::on_unwind(|| {
+            let request = from_javascript(&ctx, request)?;
+            into_javascript(&ctx, Reply::from(operation(request)))
+        })
+    })
+}
+
+/// An operation that calls back on the way: `waiting` with the holder of a lock, or `progress`.
+fn calling<'js, Q, C, R>(
+    ctx: &Ctx<'js>,
+    operation: fn(Q, &mut dyn FnMut(C)) -> Outcome<R>,
+) -> Result<Function<'js>>
+where
+    Q: DeserializeOwned + 'static,
+    C: Serialize + 'static,
+    R: Serialize + 'static,
+{
+    Function::new(
+        ctx.clone(),
+        move |ctx: Ctx<'js>, request: Value<'js>, callback: Opt<Value<'js>>| {
+            end::on_unwind(|| {
+                let request = from_javascript(&ctx, request)?;
+                let callback = optional_function(&ctx, callback)?;
+                let call = |argument: C| match &callback {
+                    Some(function) => function.call::<_, ()>((into_javascript(&ctx, argument)?,)),
+                    None => Ok(()),
+                };
+                let outcome = with_callback(call, |callback| operation(request, callback))?;
+                into_javascript(&ctx, Reply::from(outcome))
+            })
+        },
+    )
+}
+
+fn optional_function<'js>(ctx: &Ctx<'js>, value: Opt<Value<'js>>) -> Result<Option<Function<'js>>> {
+    match value.0 {
+        None => Ok(None),
+        Some(value) if value.is_undefined() => Ok(None),
+        Some(value) => value
+            .into_function()
+            .map(Some)
+            .ok_or_else(|| Exception::throw_type(ctx, "the callback is not a function")),
+    }
+}
+
+fn from_javascript<T: DeserializeOwned>(ctx: &Ctx<'_>, value: Value<'_>) -> Result<T> {
+    rquickjs_serde::from_value(value)
+        .map_err(|error| Exception::throw_type(ctx, &format!("the request does not fit: {error}")))
+}
+
+fn into_javascript<'js>(ctx: &Ctx<'js>, value: impl Serialize) -> Result<Value<'js>> {
+    rquickjs_serde::to_value(ctx.clone(), value)
+        .map_err(|error| Exception::throw_internal(ctx, &error.to_string()))
+}

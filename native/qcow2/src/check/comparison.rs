@@ -1,0 +1,152 @@
+//! Compares the references that were counted with the refcounts that are stored.
+
+use std::ops::Range;
+
+use super::entries::Geometry;
+use super::problem::Problem;
+use super::references::References;
+use super::report::{CheckReport, Teller};
+use super::stored::{Block, Stored};
+use crate::format::be16;
+
+/// Order of 16-bit refcounts, which nearly all images have.
+const SIXTEEN_BITS: u32 = 4;
+
+/// Counts the references to refcount blocks, which come last, and judges the table on the way.
+pub(super) fn count_blocks(
+    geometry: Geometry,
+    stored: &Stored<'_>,
+    references: &mut References,
+    report: &mut CheckReport,
+    teller: &mut Teller<'_>,
+) {
+    let mut corruption = |problem| {
+        report.corruptions += 1;
+        teller.tell(&problem);
+    };
+    for (index, &entry) in (0..).zip(stored.table()) {
+        let (offset, reserved) = Stored::split_table_entry(entry);
+        let cluster = offset >> geometry.cluster_bits;
+        if reserved != 0 {
+            corruption(Problem::TableEntryReserved { index });
+        } else if !geometry.is_aligned(offset) {
+            corruption(Problem::BlockUnaligned { index });
+        } else if cluster >= references.len() {
+            corruption(Problem::BlockOutside { index });
+        } else if offset != 0 {
+            let bytes = geometry.cluster_bytes();
+            if geometry.is_beyond_end(offset, bytes) {
+                corruption(Problem::BeyondEnd { offset, bytes });
+            } else {
+                references.add(cluster..cluster + 1, 1);
+                if references.get(cluster) > geometry.max_refcount {
+                    corruption(Problem::Overflow { offset });
+                }
+            }
+            let refcount = references.get(cluster).min(geometry.max_refcount);
+            if refcount != 1 {
+                corruption(Problem::BlockShared { index, refcount });
+            }
+        }
+    }
+}
+
+/// Compares cluster by cluster, block by block, and finds the end of the image on the way.
+pub(super) fn compare(
+    geometry: Geometry,
+    stored: &Stored<'_>,
+    references: &References,
+    report: &mut CheckReport,
+    teller: &mut Teller<'_>,
+) {
+    let mut comparison =
+        Comparison { geometry, stored, references, report, teller, highest: 0, warned: false };
+    let mut bytes = vec![0; 1 << geometry.cluster_bits];
+    let clusters = references.len();
+    for block in 0..clusters.div_ceil(stored.block_entries()) {
+        let first = block * stored.block_entries();
+        let range = first..clusters.min(first + stored.block_entries());
+        match stored.read_block(block, &mut bytes) {
+            Ok(Block::At(_)) => comparison.block(range, &bytes),
+            Ok(Block::Absent) => comparison.absent(range),
+            Ok(Block::Unaligned(offset)) => {
+                if !comparison.warned {
+                    comparison.warned = true;
+                    comparison.teller.tell(&Problem::BlockUnusable { index: block, offset });
+                }
+                comparison.unreadable(range, "Input/output error");
+            }
+            Ok(Block::Unreadable) => comparison.unreadable(range, "Input/output error"),
+            Err(error) => comparison.unreadable(range, error.reason()),
+        }
+    }
+    report.image_end_offset = (comparison.highest + 1) << geometry.cluster_bits;
+}
+
+struct Comparison<'a, 'b> {
+    geometry: Geometry,
+    stored: &'a Stored<'a>,
+    references: &'a References,
+    report: &'a mut CheckReport,
+    teller: &'a mut Teller<'b>,
+    /// Highest cluster with a refcount or a reference.
+    highest: u64,
+    /// The unaligned block was spoken of.
+    warned: bool,
+}
+
+impl Comparison<'_, '_> {
+    fn block(&mut self, clusters: Range<u64>, bytes: &[u8]) {
+        let counted = self.references.clamped(clusters.clone());
+        if self.stored.order.get() == SIXTEEN_BITS {
+            let (stored, _) = bytes.as_chunks::<2>();
+            let differs = counted
+                .iter()
+                .zip(stored)
+                .fold(0, |all, (&counted, stored)| all | (counted ^ be16(stored, 0)));
+            if differs == 0 {
+                self.note_highest(clusters.start, counted);
+                return;
+            }
+        }
+        for (index, cluster) in clusters.enumerate() {
+            self.cluster(cluster, self.stored.order.get_count(bytes, index));
+        }
+    }
+
+    fn absent(&mut self, clusters: Range<u64>) {
+        if self.references.clamped(clusters.clone()).iter().any(|&count| count != 0) {
+            clusters.for_each(|cluster| self.cluster(cluster, 0));
+        }
+    }
+
+    fn unreadable(&mut self, clusters: Range<u64>, reason: &str) {
+        self.report.check_errors += clusters.end - clusters.start;
+        for cluster in clusters {
+            if self.teller.is_full() {
+                return;
+            }
+            self.teller.tell(&Problem::Unreadable { cluster, reason: reason.to_owned() });
+        }
+    }
+
+    fn note_highest(&mut self, first: u64, counts: &[u16]) {
+        if let Some(last) = counts.iter().rposition(|&count| count != 0) {
+            self.highest = first + last as u64;
+        }
+    }
+
+    fn cluster(&mut self, cluster: u64, refcount: u64) {
+        let references = self.references.get(cluster).min(self.geometry.max_refcount);
+        if refcount > 0 || references > 0 {
+            self.highest = cluster;
+        }
+        if refcount > references {
+            self.report.leaks += 1;
+            self.teller.tell(&Problem::Leaked { cluster, refcount, references });
+        } else if refcount < references {
+            self.report.corruptions += 1;
+            self.teller.tell(&Problem::Undercounted { cluster, refcount, references });
+        }
+    }
+}

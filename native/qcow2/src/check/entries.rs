@@ -1,0 +1,133 @@
+//! What one L1 or L2 entry refers to, and what is wrong with it.
+//!
+//! Said to a [`Sink`], so that counting and telling cannot disagree. A damaged entry is followed as
+//! far as `qemu-img check` follows it: an unaligned offset still refers to the clusters it touches.
+
+use super::problem::Problem;
+use super::stored::Stored;
+use crate::format::header::{Header, incompatible};
+use crate::format::mapping::{
+    COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, ZERO, compressed_extent,
+};
+
+/// What every judgement needs to know about the image.
+#[derive(Clone, Copy)]
+pub(super) struct Geometry {
+    pub cluster_bits: u32,
+    pub file_bytes: u64,
+    /// Guest data lives in another file; offsets of data mean nothing here.
+    pub external_data: bool,
+    /// The largest count that a refcount can hold.
+    pub max_refcount: u64,
+}
+
+impl Geometry {
+    pub fn new(header: &Header, file_bytes: u64) -> Self {
+        Self {
+            cluster_bits: header.cluster_bits,
+            file_bytes,
+            external_data: header.has(incompatible::DATA_FILE),
+            max_refcount: u64::MAX >> (64 - header.refcount_bits()),
+        }
+    }
+
+    pub fn cluster_bytes(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    pub fn is_aligned(&self, offset: u64) -> bool {
+        offset & (self.cluster_bytes() - 1) == 0
+    }
+
+    /// Whether a region reaches a whole cluster or more past the end of the file. The last cluster
+    /// may be cut off, and a table may end in the one after it.
+    pub fn is_beyond_end(&self, offset: u64, bytes: u64) -> bool {
+        offset.saturating_add(bytes) >= self.file_bytes.saturating_add(self.cluster_bytes())
+    }
+
+    /// Numbers of the clusters that a region touches; `bytes` is not 0.
+    pub fn clusters(&self, offset: u64, bytes: u64) -> std::ops::Range<u64> {
+        offset >> self.cluster_bits..(offset + bytes - 1 >> self.cluster_bits) + 1
+    }
+}
+
+/// Who is told.
+pub(super) trait Sink {
+    /// Something is wrong.
+    fn problem(&mut self, problem: Problem);
+    /// The entry refers to these bytes. They may be anywhere.
+    fn reference(&mut self, offset: u64, bytes: u64);
+    /// A guest cluster with a host cluster of its own at `offset`.
+    fn allocated(&mut self, offset: u64);
+    /// A compressed guest cluster.
+    fn compressed(&mut self);
+}
+
+/// Judges an L1 entry that is not 0; returns where its L2 table is.
+pub(super) fn l1_entry(geometry: &Geometry, entry: u64, sink: &mut impl Sink) -> u64 {
+    let offset = entry & OFFSET_MASK;
+    if entry & L1_RESERVED != 0 {
+        sink.problem(Problem::L1Reserved { entry });
+    }
+    sink.reference(offset, geometry.cluster_bytes());
+    if !geometry.is_aligned(offset) {
+        sink.problem(Problem::L2Unaligned { offset });
+    }
+    offset
+}
+
+/// Judges entry `index` of an L2 table.
+pub(super) fn l2_entry(geometry: &Geometry, index: u64, entry: u64, sink: &mut impl Sink) {
+    if entry & COMPRESSED != 0 {
+        let (offset, bytes) = compressed_extent(entry, geometry.cluster_bits);
+        if entry & COPIED != 0 {
+            sink.problem(Problem::CompressedCopied { offset });
+        }
+        if geometry.external_data {
+            sink.problem(Problem::CompressedExternal { index, entry: entry & !COPIED });
+            return;
+        }
+        sink.reference(offset, bytes);
+        sink.compressed();
+        return;
+    }
+    if entry & L2_RESERVED != 0 {
+        sink.problem(Problem::L2Reserved { entry });
+    }
+    let Some(offset) = owned_cluster(geometry, entry) else { return };
+    if !geometry.is_aligned(offset) {
+        sink.problem(if entry & ZERO != 0 {
+            Problem::PreallocatedUnaligned { offset }
+        } else {
+            Problem::DataUnaligned { offset }
+        });
+    }
+    sink.allocated(offset);
+    if !geometry.external_data {
+        sink.reference(offset, geometry.cluster_bytes());
+    }
+}
+
+/// Where the cluster of an entry that is not compressed is. In an external data file, offset 0 is
+/// a place like any other, and COPIED says that it is meant.
+fn owned_cluster(geometry: &Geometry, entry: u64) -> Option<u64> {
+    let offset = entry & OFFSET_MASK;
+    let at_zero = geometry.external_data && entry & COPIED != 0 && entry & ZERO == 0;
+    (offset != 0 || at_zero).then_some(offset)
+}
+
+/// The refcount that contradicts COPIED of an active L2 entry, if it does. A refcount that cannot
+/// be read contradicts nothing.
+pub(super) fn copied_contradiction(
+    geometry: &Geometry,
+    entry: u64,
+    stored: &Stored<'_>,
+) -> Option<u64> {
+    if entry & COMPRESSED != 0 {
+        return None;
+    }
+    let offset = owned_cluster(geometry, entry)?;
+    let refcount =
+        if geometry.external_data { 1 } else { stored.get(offset >> geometry.cluster_bits)? };
+    ((refcount == 1) != (entry & COPIED != 0)).then_some(refcount)
+}

@@ -1,0 +1,211 @@
+//! Tells the problems that the census counted, in the order in which `qemu-img check` meets them.
+//!
+//! Runs only where there is something to tell, goes only where the problems are, and stops when
+//! nobody listens any more. Its work is bounded by what it tells, and by a budget of its own.
+
+use super::entries::{self, Geometry, Sink};
+use super::problem::Problem;
+use super::reader::Reader;
+use super::references::References;
+use super::report::Teller;
+use super::steps::{L1, Step};
+use super::stored::Stored;
+use super::{census, census::Census};
+use crate::error::{Error, Kind, Result};
+use crate::format::mapping::OFFSET_MASK;
+
+/// L1 entries that are kept for telling; with more, the list of problems is not complete.
+const MAX_ENTRIES: usize = 1 << 20;
+/// L2 tables that are gone through again where references overflow, which cannot be told without
+/// counting along.
+const MAX_TABLES: u64 = 1 << 16;
+
+/// Tells what is wrong with tables and entries.
+pub(super) fn tell_mapping(
+    geometry: Geometry,
+    reader: Reader<'_>,
+    steps: &[Step],
+    census: &Census,
+    clusters: u64,
+    teller: &mut Teller<'_>,
+) -> Result<()> {
+    let counted = (census.overflows > 0).then(|| References::new(clusters));
+    let bad = bad_entries(geometry, reader, steps, census)?;
+    let mut narrator = Narrator { geometry, counted, teller };
+    let mut table = L2Reader::new(geometry, reader);
+    let mut tables_left = MAX_TABLES;
+    for step in steps {
+        match step {
+            Step::Problem(problem) => narrator.problem(problem.clone()),
+            Step::Region { offset, bytes } => narrator.reference(*offset, *bytes),
+            Step::Table(l1) => {
+                narrator.reference(l1.offset, l1.bytes());
+                if l1.offset.saturating_add(l1.bytes()) > i64::MAX as u64 {
+                    // No file reaches that far: where QEMU gives up.
+                    narrator.teller.tell(&Problem::ReadFailed { level: 1 });
+                    return Err(Error::new(Kind::Io, "Input/output error").at(l1.offset));
+                }
+                let first = bad.partition_point(|&(at, _)| at < l1.offset);
+                let mine = bad[first..].iter().take_while(|(at, _)| at - l1.offset < l1.bytes());
+                for &(_, entry) in mine {
+                    if narrator.teller.is_full() || tables_left == 0 {
+                        return Ok(());
+                    }
+                    let offset = entries::l1_entry(&geometry, entry, &mut narrator);
+                    if narrator.counted.is_some() {
+                        tables_left -= 1;
+                    } else if census.bad_tables.binary_search(&offset).is_err() {
+                        continue;
+                    }
+                    for (index, entry) in table.entries(offset)? {
+                        entries::l2_entry(&geometry, index, entry, &mut narrator);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// L1 entries that are wrong, or lead to a table that has problems, by their place in the file; all
+/// of them where references have to be counted along.
+fn bad_entries(
+    geometry: Geometry,
+    reader: Reader<'_>,
+    steps: &[Step],
+    census: &Census,
+) -> Result<Vec<(u64, u64)>> {
+    let mut tables: Vec<L1> = Vec::new();
+    for step in steps {
+        if let Step::Table(l1) = step {
+            tables.push(*l1);
+        }
+    }
+    let mut bad = Vec::new();
+    census::sweep(reader, &tables, |at, entry, _, _| {
+        let mut judge = Judge { geometry, is_bad: census.overflows > 0 };
+        let offset = entries::l1_entry(&geometry, entry, &mut judge);
+        let is_bad = judge.is_bad || census.bad_tables.binary_search(&offset).is_ok();
+        if is_bad && bad.len() < MAX_ENTRIES {
+            bad.push((at, entry));
+        }
+    })?;
+    Ok(bad)
+}
+
+/// Tells which COPIED flags of the active state contradict the refcounts.
+pub(super) fn tell_copied(
+    geometry: Geometry,
+    reader: Reader<'_>,
+    stored: &Stored<'_>,
+    active: L1,
+    census: &Census,
+    teller: &mut Teller<'_>,
+) -> Result<()> {
+    let mut wrong = Vec::new();
+    census::sweep(reader, &[active], |at, entry, _, _| {
+        let refcount = census::l1_contradiction(&geometry, entry, stored);
+        let leads = census.miscopied_tables.binary_search(&(entry & OFFSET_MASK)).is_ok();
+        if (leads || refcount.is_some()) && wrong.len() < MAX_ENTRIES {
+            wrong.push(((at - active.offset) / 8, entry, refcount, leads));
+        }
+    })?;
+    let mut table = L2Reader::new(geometry, reader);
+    for (l1_index, entry, refcount, leads) in wrong {
+        if teller.is_full() {
+            break;
+        }
+        if let Some(refcount) = refcount {
+            teller.tell(&Problem::CopiedL2 { l1_index, entry, refcount });
+        }
+        if !leads {
+            continue;
+        }
+        for (_, entry) in table.entries(entry & OFFSET_MASK)? {
+            if let Some(refcount) = entries::copied_contradiction(&geometry, entry, stored) {
+                teller.tell(&Problem::CopiedData { entry, refcount });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads L2 tables, and the same one only once in a row.
+struct L2Reader<'a> {
+    reader: Reader<'a>,
+    offset: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> L2Reader<'a> {
+    fn new(geometry: Geometry, reader: Reader<'a>) -> Self {
+        Self { reader, offset: None, bytes: vec![0; 1 << geometry.cluster_bits] }
+    }
+
+    /// The entries of the table at `offset`, with their indices.
+    fn entries(&mut self, offset: u64) -> Result<impl Iterator<Item = (u64, u64)>> {
+        if self.offset != Some(offset) {
+            self.offset = None;
+            self.reader.fill(&mut self.bytes, offset)?;
+            self.offset = Some(offset);
+        }
+        let entries = self.bytes.as_chunks::<8>().0.iter();
+        Ok((0..).zip(entries.map(|&bytes| u64::from_be_bytes(bytes))))
+    }
+}
+
+/// Only wants to know whether there is a problem.
+struct Judge {
+    geometry: Geometry,
+    is_bad: bool,
+}
+
+impl Sink for Judge {
+    fn problem(&mut self, _: Problem) {
+        self.is_bad = true;
+    }
+
+    fn reference(&mut self, offset: u64, bytes: u64) {
+        self.is_bad |= self.geometry.is_beyond_end(offset, bytes);
+    }
+
+    fn allocated(&mut self, _: u64) {}
+
+    fn compressed(&mut self) {}
+}
+
+/// Tells every problem at once.
+struct Narrator<'a, 'b> {
+    geometry: Geometry,
+    /// References so far, where some overflow.
+    counted: Option<References>,
+    teller: &'a mut Teller<'b>,
+}
+
+impl Sink for Narrator<'_, '_> {
+    fn problem(&mut self, problem: Problem) {
+        self.teller.tell(&problem);
+    }
+
+    fn reference(&mut self, offset: u64, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        if self.geometry.is_beyond_end(offset, bytes) {
+            self.teller.tell(&Problem::BeyondEnd { offset, bytes });
+            return;
+        }
+        let Some(counted) = &mut self.counted else { return };
+        for cluster in self.geometry.clusters(offset, bytes) {
+            counted.add(cluster..cluster + 1, 1);
+            if counted.get(cluster) > self.geometry.max_refcount {
+                let offset = cluster << self.geometry.cluster_bits;
+                self.teller.tell(&Problem::Overflow { offset });
+            }
+        }
+    }
+
+    fn allocated(&mut self, _: u64) {}
+
+    fn compressed(&mut self) {}
+}

@@ -1,0 +1,25 @@
+//! Reads the image as `qemu-img` sees it: whatever lies beyond the end of the file is zeros.
+
+use crate::error::Result;
+use crate::storage::Storage;
+
+/// An image's bytes. Any offset may be asked for; none is trusted.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub storage: &'a dyn Storage,
+    pub file_bytes: u64,
+}
+
+impl Reader<'_> {
+    /// Fills `buf` from `offset`.
+    pub fn fill(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let available = self.file_bytes.saturating_sub(offset);
+        let present = buf.len().min(usize::try_from(available).unwrap_or(usize::MAX));
+        let (inside, outside) = buf.split_at_mut(present);
+        if !inside.is_empty() {
+            self.storage.read_at(inside, offset)?;
+        }
+        outside.fill(0);
+        Ok(())
+    }
+}

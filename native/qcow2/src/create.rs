@@ -1,0 +1,157 @@
+//! Making an empty image.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::header::{Compression, Header, MAX_L1_BYTES, NewHeader, encode_new};
+use crate::format::refcount::RefcountOrder;
+use crate::storage::Storage;
+
+/// What a new image is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage {
+    /// Virtual size in bytes; rounded up to 512.
+    pub size: u64,
+    /// Cluster size in bytes: a power of two, 512 to 2 MiB.
+    pub cluster_bytes: u64,
+    /// 2 or 3.
+    pub version: u32,
+    /// 1, 2, 4, 8, 16, 32 or 64; version 2 has 16.
+    pub refcount_bits: u32,
+    /// Sets the lazy-refcounts bit (version 3).
+    pub lazy_refcounts: bool,
+    /// How compressed clusters will be compressed; zstd needs version 3.
+    pub compression: Compression,
+}
+
+impl Default for NewImage {
+    /// qemu-img's defaults: version 3, 64 KiB clusters, 16-bit reference counts, zlib.
+    fn default() -> Self {
+        Self {
+            size: 0,
+            cluster_bytes: 65_536,
+            version: 3,
+            refcount_bits: 16,
+            lazy_refcounts: false,
+            compression: Compression::Zlib,
+        }
+    }
+}
+
+impl NewImage {
+    /// Checks the options against each other, in qemu-img's words.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |kind, reason: &str| Err(Error::new(kind, reason));
+        if !self.cluster_bytes.is_power_of_two() || !(512..=2 << 20).contains(&self.cluster_bytes) {
+            return refuse(
+                Kind::InvalidArgument,
+                "Cluster size must be a power of two between 512 and 2048k",
+            );
+        }
+        if !self.refcount_bits.is_power_of_two() || self.refcount_bits > 64 {
+            return refuse(
+                Kind::InvalidArgument,
+                "Refcount width must be a power of two and may not exceed 64 bits",
+            );
+        }
+        if self.version < 3 && self.refcount_bits != 16 {
+            return refuse(
+                Kind::InvalidArgument,
+                "Different refcount widths than 16 bits require compatibility level 1.1 or above \
+                 (use version=v3 or greater)",
+            );
+        }
+        if self.version < 3 && self.lazy_refcounts {
+            return refuse(
+                Kind::InvalidArgument,
+                "Lazy refcounts only supported with compatibility level 1.1 and above \
+                 (use version=v3 or greater)",
+            );
+        }
+        if self.version < 3 && self.compression != Compression::Zlib {
+            return refuse(
+                Kind::InvalidArgument,
+                "Non-zlib compression type is only supported with compatibility level 1.1 and \
+                 above (use version=v3 or greater)",
+            );
+        }
+        let span = self.cluster_bytes / 8 * self.cluster_bytes;
+        if self.size.div_ceil(span).saturating_mul(8) > MAX_L1_BYTES {
+            return refuse(
+                Kind::TooLarge,
+                "The image size is too large for file format 'qcow2' (try using a larger cluster \
+                 size)",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Writes an empty image into `storage`, which is empty. Nothing is flushed: an image in the making
+/// is its maker's to publish.
+///
+/// Layout: header, refcount table, refcount blocks, L1 table.
+pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
+    new.validate()?;
+    let size = new
+        .size
+        .checked_next_multiple_of(512)
+        .ok_or_else(|| Error::new(Kind::TooLarge, "Image is too big"))?;
+    let cluster_bits = new.cluster_bytes.trailing_zeros();
+    let order = RefcountOrder::new(new.refcount_bits.trailing_zeros());
+    let head = encode_new(&NewHeader {
+        version: new.version,
+        cluster_bits,
+        size,
+        refcount_order: order.get(),
+        lazy_refcounts: new.lazy_refcounts,
+        compression: new.compression,
+    });
+    let l1_entries = size.div_ceil(new.cluster_bytes / 8 * new.cluster_bytes);
+    let l1_clusters = (l1_entries * 8).div_ceil(new.cluster_bytes);
+
+    // One refcount table cluster; as many blocks as the metadata itself needs.
+    let block_entries = 1_u64 << order.block_bits(cluster_bits);
+    let mut blocks = 1;
+    while 2 + blocks + l1_clusters > blocks * block_entries {
+        blocks += 1;
+    }
+    let table_clusters = (blocks * 8).div_ceil(new.cluster_bytes);
+    // The count grew with the table, at most once more.
+    while 1 + table_clusters + blocks + l1_clusters > blocks * block_entries {
+        blocks += 1;
+    }
+    let blocks_at = 1 + table_clusters;
+    let l1_at = blocks_at + blocks;
+    let used = l1_at + l1_clusters;
+
+    let cluster = usize::try_from(new.cluster_bytes).expect("at most 2 MiB");
+    let mut table = Vec::new();
+    for index in 0..blocks {
+        table.extend(((blocks_at + index) << cluster_bits).to_be_bytes());
+        let mut block = vec![0; cluster];
+        for entry in 0..block_entries.min(used.saturating_sub(index * block_entries)) {
+            order.set_count(&mut block, usize::try_from(entry).expect("in a cluster"), 1);
+        }
+        storage.write_at(&block, (blocks_at + index) << cluster_bits)?;
+    }
+    table.resize(usize::try_from(table_clusters).expect("small") * cluster, 0);
+    storage.write_at(&table, new.cluster_bytes)?;
+    // As qemu-img, the file ends with the last entry and not with its cluster.
+    let end = (l1_at << cluster_bits) + l1_entries * 8;
+    storage.set_len(end)?;
+    if storage.has_fixed_len() {
+        // What a file has as a hole, a device has to be given.
+        let zeros = vec![0; usize::try_from(l1_entries * 8).expect("at most 32 MiB")];
+        storage.write_at(&zeros, l1_at << cluster_bits)?;
+    }
+
+    let mut first = vec![0; cluster.max(512)];
+    first[..head.len()].copy_from_slice(&head);
+    first[36..40].copy_from_slice(&u32::try_from(l1_entries).expect("limited").to_be_bytes());
+    let l1_offset = if l1_entries == 0 { 0 } else { l1_at << cluster_bits };
+    first[40..48].copy_from_slice(&l1_offset.to_be_bytes());
+    first[48..56].copy_from_slice(&new.cluster_bytes.to_be_bytes());
+    first[56..60].copy_from_slice(&u32::try_from(table_clusters).expect("small").to_be_bytes());
+    Header::parse(&first[..cluster], end)?;
+    storage.write_at(&first[..cluster], 0)?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Where the LUKS header is (qcow2 specification, "Full disk encryption header pointer").
+//!
+//! Only the place matters here: the key material is never read, and the mapping needs no key.
+
+use std::ops::Range;
+
+use super::be64;
+use super::header::{Encryption, Header, extension};
+use crate::error::{Error, Kind, Result, corrupt};
+
+/// Length of the extension: offset and length of the header.
+const EXTENSION_BYTES: usize = 16;
+
+/// Where the LUKS header lies, as the extension has it; compared with nothing but the format's own
+/// rules yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LuksHeader {
+    /// Host offset, a multiple of the cluster size.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// The LUKS header's place; none in images without LUKS.
+///
+/// Fails with [`Kind::InvalidHeader`] where the extension is missing, is not expected, has another
+/// length or names an unaligned offset.
+pub fn luks_header(header: &Header) -> Result<Option<LuksHeader>> {
+    let invalid = |reason: String| Error::new(Kind::InvalidHeader, reason);
+    let stored = header.extension(extension::ENCRYPTION);
+    let (Encryption::Luks, Some(data)) = (header.encryption, stored) else {
+        return match (header.encryption, stored) {
+            (Encryption::Luks, None) => {
+                Err(invalid("Missing CRYPTO header for crypt method 2".to_owned()))
+            }
+            (_, Some(_)) => Err(invalid(
+                "CRYPTO header extension only expected with LUKS encryption method".to_owned(),
+            )),
+            (_, None) => Ok(None),
+        };
+    };
+    if data.len() != EXTENSION_BYTES {
+        return Err(invalid(format!(
+            "CRYPTO header extension size {}, but expected size {EXTENSION_BYTES}",
+            data.len()
+        )));
+    }
+    let place = LuksHeader { offset: be64(data, 0), bytes: be64(data, 8) };
+    let cluster_bytes = header.cluster_bytes();
+    if !place.offset.is_multiple_of(cluster_bytes) {
+        return Err(invalid(format!(
+            "Encryption header offset '{}' is not a multiple of cluster size '{cluster_bytes}'",
+            place.offset
+        )));
+    }
+    Ok(Some(place))
+}
+
+/// The byte ranges that the LUKS header owns: none or one, inside a file of `file_bytes` bytes.
+pub fn owned_ranges(header: &Header, file_bytes: u64) -> Result<Vec<Range<u64>>> {
+    let Some(LuksHeader { offset, bytes }) = luks_header(header)? else { return Ok(Vec::new()) };
+    match offset.checked_add(bytes) {
+        Some(end) if offset > 0 && end <= file_bytes.next_multiple_of(header.cluster_bytes()) => {
+            Ok(vec![offset..end])
+        }
+        _ => Err(corrupt(format!("The LUKS header at {offset:#x} is outside the image"), offset)),
+    }
+}

@@ -1,0 +1,153 @@
+//! L1 and L2 entries: where a guest cluster is (qcow2 specification, "Cluster mapping").
+//!
+//! The one place that knows the bits of an entry. Offsets are bytes in the host file.
+
+use crate::error::{Result, corrupt};
+
+/// Bit 63: the cluster has a reference count of exactly one and may be written in place.
+pub const COPIED: u64 = 1 << 63;
+/// Bit 62 of an L2 entry: the cluster is compressed.
+pub const COMPRESSED: u64 = 1 << 62;
+/// Bit 0 of an L2 entry (version 3): the cluster reads as zeros.
+pub const ZERO: u64 = 1;
+/// Bits 9 to 55: the host offset.
+pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
+/// Bits of an L1 entry that must be zero.
+pub const L1_RESERVED: u64 = !(COPIED | OFFSET_MASK);
+/// Bits of a standard L2 entry that must be zero.
+pub const L2_RESERVED: u64 = !(COPIED | COMPRESSED | OFFSET_MASK | ZERO);
+
+/// What an L2 entry says about one guest cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// Nothing here: the backing file shows through, or zeros.
+    Unallocated,
+    /// Reads as zeros. May keep a host cluster for later writes (`offset`), which it owns.
+    Zero {
+        /// The owned cluster, if any.
+        offset: Option<u64>,
+    },
+    /// A host cluster of its own.
+    Standard {
+        /// Where it begins.
+        offset: u64,
+    },
+    /// Compressed data that begins at any byte and may share host clusters with other entries.
+    Compressed {
+        /// Where it begins, in bytes.
+        offset: u64,
+        /// How many bytes it may take, to the end of its last 512-byte sector.
+        length: u64,
+    },
+}
+
+impl Mapping {
+    /// Decodes an L2 entry.
+    ///
+    /// Fails on reserved bits and unaligned offsets; those are corruption, and `at` (the entry's
+    /// own host offset) goes into the error.
+    pub fn decode(entry: u64, cluster_bits: u32, version: u32, at: u64) -> Result<Self> {
+        if entry & COMPRESSED != 0 {
+            let (offset, length) = compressed_extent(entry, cluster_bits);
+            return Ok(Self::Compressed { offset, length });
+        }
+        let zero_is_reserved = version < 3 && entry & ZERO != 0;
+        if entry & L2_RESERVED != 0 || zero_is_reserved {
+            return Err(corrupt(format!("L2 entry {entry:#x} has reserved bits set"), at));
+        }
+        let offset = entry & OFFSET_MASK;
+        if offset & ((1 << cluster_bits) - 1) != 0 {
+            return Err(corrupt(format!("Cluster offset {offset:#x} is not aligned"), at));
+        }
+        Ok(match (entry & ZERO != 0, offset) {
+            (true, 0) => Self::Zero { offset: None },
+            (true, offset) => Self::Zero { offset: Some(offset) },
+            (false, 0) => Self::Unallocated,
+            (false, offset) => Self::Standard { offset },
+        })
+    }
+
+    /// The bytes of the host file that this entry owns a reference to, as (offset, length); whole
+    /// clusters that they touch are counted once each.
+    pub fn owned(&self, cluster_bits: u32) -> Option<(u64, u64)> {
+        match *self {
+            Self::Unallocated | Self::Zero { offset: None } => None,
+            Self::Zero { offset: Some(offset) } | Self::Standard { offset } => {
+                Some((offset, 1 << cluster_bits))
+            }
+            Self::Compressed { offset, length } => Some((offset, length)),
+        }
+    }
+}
+
+/// Offset and length in bytes of a compressed cluster: with x = 62 - (cluster bits - 8), bits
+/// below x are the byte offset, bits x to 61 the number of further 512-byte sectors.
+pub fn compressed_extent(entry: u64, cluster_bits: u32) -> (u64, u64) {
+    let x = 62 - (cluster_bits - 8);
+    let offset = entry & ((1 << x) - 1);
+    let sectors = ((entry & !(COPIED | COMPRESSED)) >> x) + 1;
+    (offset, sectors * 512 - offset % 512)
+}
+
+/// The L2 table that an L1 entry names, or none. Fails on reserved bits or an unaligned offset.
+pub fn l2_offset(entry: u64, cluster_bits: u32, at: u64) -> Result<Option<u64>> {
+    if entry & L1_RESERVED != 0 {
+        return Err(corrupt(format!("L1 entry {entry:#x} has reserved bits set"), at));
+    }
+    let offset = entry & OFFSET_MASK;
+    if offset & ((1 << cluster_bits) - 1) != 0 {
+        return Err(corrupt(format!("L2 table offset {offset:#x} is not aligned"), at));
+    }
+    Ok((offset != 0).then_some(offset))
+}
+
+/// Big-endian table of 64-bit entries to numbers.
+pub fn decode_table(bytes: &[u8]) -> Vec<u64> {
+    let (entries, _) = bytes.as_chunks::<8>();
+    entries.iter().map(|&entry| u64::from_be_bytes(entry)).collect()
+}
+
+/// Numbers to a big-endian table, zero-padded to `padded_bytes`.
+pub fn encode_table(entries: &[u64], padded_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(padded_bytes);
+    for entry in entries {
+        out.extend(entry.to_be_bytes());
+    }
+    out.resize(padded_bytes.max(out.len()), 0);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_decode_to_what_the_specification_says() {
+        let table = [
+            (0, Mapping::Unallocated),
+            (ZERO, Mapping::Zero { offset: None }),
+            (0x5_0001, Mapping::Zero { offset: Some(0x5_0000) }),
+            (COPIED | 0x5_0000, Mapping::Standard { offset: 0x5_0000 }),
+            (0x5_0000, Mapping::Standard { offset: 0x5_0000 }),
+            // 64 KiB clusters: x = 54; two sectors more than one, starting 100 bytes into one.
+            (
+                COMPRESSED | 2 << 54 | 0x5_0064,
+                Mapping::Compressed { offset: 0x5_0064, length: 3 * 512 - 100 },
+            ),
+        ];
+        for (entry, expected) in table {
+            assert_eq!(Mapping::decode(entry, 16, 3, 0).unwrap(), expected, "{entry:#x}");
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_unaligned_offsets_are_corruption() {
+        for entry in [0x5_0002, 0x5_0200, 1 << 56 | 0x5_0000, 1 << 61] {
+            assert!(Mapping::decode(entry, 16, 3, 0).is_err(), "{entry:#x}");
+        }
+        assert!(Mapping::decode(ZERO, 16, 2, 0).is_err(), "version 2 has no zero flag");
+        for entry in [1, 0x4_0200, 1 << 62 | 0x4_0000] {
+            assert!(l2_offset(entry, 16, 0).is_err(), "{entry:#x}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The snapshot table (qcow2 specification, "Snapshots"), lossless.
+//!
+//! An entry that nobody changes is carried to the byte, unknown extra data included. Names and ids
+//! are bytes: QEMU does not promise UTF-8.
+
+use super::header::MAX_SNAPSHOT_TABLE_BYTES;
+use super::{be16, be32, be64};
+use crate::error::{Error, Kind, Result};
+
+/// Bytes of an entry before its extra data.
+const FIXED_BYTES: usize = 40;
+/// Extra data that QEMU accepts in an entry.
+const MAX_EXTRA_BYTES: usize = 1024;
+/// Extra data that this writer and QEMU give every entry: 64-bit VM state size, disk size, icount.
+const EXTRA_BYTES: usize = 24;
+
+/// One snapshot, as the table has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotEntry {
+    /// Host offset of the snapshot's L1 table. Not yet validated.
+    pub l1_offset: u64,
+    /// Entries in that table.
+    pub l1_entries: u32,
+    /// Identifier, unique in well-formed images; a decimal number where QEMU made it.
+    pub id: Vec<u8>,
+    /// The tag that people use.
+    pub name: Vec<u8>,
+    /// When it was taken: seconds since 1970.
+    pub date_sec: u32,
+    /// And nanoseconds.
+    pub date_nsec: u32,
+    /// Guest clock in nanoseconds, 0 for a disk-only snapshot.
+    pub vm_clock_nsec: u64,
+    /// Size of the VM state in bytes as the 32-bit field has it.
+    pub vm_state_size_short: u32,
+    /// Extra data as stored: 0 to 1024 bytes, of which the first 24 are known.
+    pub extra: Vec<u8>,
+}
+
+impl SnapshotEntry {
+    /// A disk-only entry with the extra data that qemu-img writes (icount 0 included).
+    pub fn disk_only(id: Vec<u8>, name: Vec<u8>, date: (u32, u32), disk_size: u64) -> Self {
+        let mut extra = vec![0; EXTRA_BYTES];
+        extra[8..16].copy_from_slice(&disk_size.to_be_bytes());
+        Self {
+            l1_offset: 0,
+            l1_entries: 0,
+            id,
+            name,
+            date_sec: date.0,
+            date_nsec: date.1,
+            vm_clock_nsec: 0,
+            vm_state_size_short: 0,
+            extra,
+        }
+    }
+
+    /// Size of the VM state in bytes: the 64-bit field when present.
+    pub fn vm_state_bytes(&self) -> u64 {
+        if self.extra.len() >= 8 {
+            be64(&self.extra, 0)
+        } else {
+            u64::from(self.vm_state_size_short)
+        }
+    }
+
+    /// Virtual disk size in bytes when it was taken; absent in entries of old writers, which mean
+    /// "the size of the disk now".
+    pub fn disk_size(&self) -> Option<u64> {
+        (self.extra.len() >= 16).then(|| be64(&self.extra, 8))
+    }
+
+    /// Instruction count, where recorded.
+    pub fn icount(&self) -> Option<u64> {
+        (self.extra.len() >= 24).then(|| be64(&self.extra, 16)).filter(|&count| count != u64::MAX)
+    }
+
+    /// The id as `strtoul` reads it, which is how QEMU finds the next one: leading white space, a
+    /// sign, digits, the rest ignored; too large a number saturates.
+    pub fn numeric_id(&self) -> u64 {
+        let text = self.id.trim_ascii_start();
+        let (negative, digits) = match text.first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let value = digits
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .try_fold(0_u64, |n, b| n.checked_mul(10)?.checked_add(u64::from(b - b'0')));
+        match value {
+            None => u64::MAX,
+            Some(value) if negative => value.wrapping_neg(),
+            Some(value) => value,
+        }
+    }
+
+    /// Widens the extra data to what every rewrite by QEMU gives it. A missing disk size freezes
+    /// the current one, a missing icount is "none".
+    pub(crate) fn widen(&mut self, disk_size: u64) {
+        let present = self.extra.len();
+        if present < 8 {
+            self.extra = u64::from(self.vm_state_size_short).to_be_bytes().to_vec();
+        }
+        if present < 16 {
+            self.extra.truncate(8);
+            self.extra.extend(disk_size.to_be_bytes());
+        }
+        if present < EXTRA_BYTES {
+            self.extra.truncate(16);
+            self.extra.extend(u64::MAX.to_be_bytes());
+        }
+    }
+}
+
+fn invalid(reason: impl Into<String>, offset: u64) -> Error {
+    Error::new(Kind::InvalidSnapshotTable, reason).at(offset)
+}
+
+/// Reads a table of `count` entries that begins at `table_offset` in a file of `file_bytes` bytes.
+/// `read` fills a buffer from a host offset.
+///
+/// Memory and work are bounded by the bytes of the file, never by `count`. Returns the entries and
+/// the table's length in bytes, which ends at the last name's last byte.
+pub fn read_table(
+    count: u32,
+    table_offset: u64,
+    file_bytes: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<(Vec<SnapshotEntry>, u64)> {
+    let mut entries = Vec::new();
+    let mut at = table_offset;
+    let mut end = table_offset;
+    for index in 0..count {
+        at = at.next_multiple_of(8);
+        let mut fixed = [0; FIXED_BYTES];
+        if at.checked_add(FIXED_BYTES as u64).is_none_or(|end| end > file_bytes) {
+            return Err(invalid("Snapshot table exceeds the file", at));
+        }
+        read(&mut fixed, at)?;
+        let (id_bytes, name_bytes) = (be16(&fixed, 12) as usize, be16(&fixed, 14) as usize);
+        let extra_bytes = be32(&fixed, 36) as usize;
+        if extra_bytes > MAX_EXTRA_BYTES {
+            return Err(invalid(
+                format!("Too much extra metadata in snapshot table entry {index}"),
+                at,
+            )
+            .with_hint("You can force-remove this extra metadata with qemu-img check -r all"));
+        }
+        let mut rest = vec![0; extra_bytes + id_bytes + name_bytes];
+        end = at + (FIXED_BYTES + rest.len()) as u64;
+        if end > file_bytes {
+            return Err(invalid("Snapshot table exceeds the file", at));
+        }
+        if end - table_offset > MAX_SNAPSHOT_TABLE_BYTES {
+            return Err(invalid("Snapshot table is too big", at).with_hint(format!(
+                "You can force-remove all {} overhanging snapshots with qemu-img check -r all",
+                count - index
+            )));
+        }
+        read(&mut rest, at + FIXED_BYTES as u64)?;
+        let name = rest.split_off(extra_bytes + id_bytes);
+        let id = rest.split_off(extra_bytes);
+        entries.push(SnapshotEntry {
+            l1_offset: be64(&fixed, 0),
+            l1_entries: be32(&fixed, 8),
+            id,
+            name,
+            date_sec: be32(&fixed, 16),
+            date_nsec: be32(&fixed, 20),
+            vm_clock_nsec: be64(&fixed, 24),
+            vm_state_size_short: be32(&fixed, 32),
+            extra: rest,
+        });
+        at = end;
+    }
+    Ok((entries, end - table_offset))
+}
+
+/// Encodes a table. Entries start at multiples of 8; the result ends with the last name's last
+/// byte, padded to 8.
+pub fn encode_table(entries: &[SnapshotEntry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for entry in entries {
+        let len16 = |bytes: &[u8]| u16::try_from(bytes.len()).expect("checked when made or read");
+        out.extend(entry.l1_offset.to_be_bytes());
+        out.extend(entry.l1_entries.to_be_bytes());
+        out.extend(len16(&entry.id).to_be_bytes());
+        out.extend(len16(&entry.name).to_be_bytes());
+        out.extend(entry.date_sec.to_be_bytes());
+        out.extend(entry.date_nsec.to_be_bytes());
+        out.extend(entry.vm_clock_nsec.to_be_bytes());
+        out.extend(entry.vm_state_size_short.to_be_bytes());
+        out.extend(u32::from(len16(&entry.extra)).to_be_bytes());
+        out.extend(&entry.extra);
+        out.extend(&entry.id);
+        out.extend(&entry.name);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &[u8]) -> SnapshotEntry {
+        SnapshotEntry::disk_only(id.to_vec(), b"name".to_vec(), (1, 2), 512)
+    }
+
+    #[test]
+    fn ids_count_as_strtoul_counts_them() {
+        let table: [(&[u8], u64); 8] = [
+            (b"7", 7),
+            (b"12abc", 12),
+            (b"", 0),
+            (b"x", 0),
+            (b" 5", 5),
+            (b"-1", u64::MAX),
+            (b"18446744073709551615", u64::MAX),
+            (b"99999999999999999999", u64::MAX),
+        ];
+        for (id, expected) in table {
+            assert_eq!(entry(id).numeric_id(), expected, "{:?}", String::from_utf8_lossy(id));
+        }
+    }
+
+    #[test]
+    fn a_table_survives_decode_and_encode_to_the_byte() {
+        let mut odd = entry(b"2");
+        odd.extra = (0..100).collect();
+        odd.name = vec![0xff, 0, 0xfe];
+        let mut old = entry(b"3");
+        old.extra = Vec::new();
+        let entries = vec![entry(b"1"), odd, old];
+        let bytes = encode_table(&entries);
+        let read = |buf: &mut [u8], at: u64| {
+            let at = usize::try_from(at).unwrap();
+            buf.copy_from_slice(&bytes[at..at + buf.len()]);
+            Ok(())
+        };
+        let (decoded, _) = read_table(3, 0, bytes.len() as u64, read).unwrap();
+        assert_eq!(decoded, entries);
+    }
+
+    #[test]
+    fn widening_keeps_what_is_there_and_freezes_the_disk_size() {
+        for present in [0, 8, 16, 24, 40] {
+            let mut entry = entry(b"1");
+            entry.vm_state_size_short = 7;
+            entry.extra = vec![9; present];
+            entry.widen(4096);
+            assert_eq!(entry.extra.len(), present.max(24));
+            let word = u64::from_be_bytes([9; 8]);
+            assert_eq!(entry.vm_state_bytes(), if present < 8 { 7 } else { word });
+            assert_eq!(entry.disk_size(), Some(if present < 16 { 4096 } else { word }));
+            assert_eq!(entry.icount(), (present >= 24).then_some(word));
+        }
+    }
+}

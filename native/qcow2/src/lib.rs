@@ -1,0 +1,29 @@
+//! Reads and changes qcow2 images: crash-safe internal snapshots, clones, checks.
+//!
+//! Knows nothing of instances, JSON or JavaScript. Every change of an existing image is a *plan*
+//! handed to one transaction, which commits it by writing one 512-byte sector; whatever happens
+//! before that leaves the image as it was. See the documentation of `transaction` for the argument.
+
+pub mod check;
+pub mod clone;
+mod content;
+mod create;
+pub mod error;
+pub mod format;
+mod full_disk;
+mod image;
+pub mod lock;
+mod os;
+mod plan;
+mod refcounts;
+mod resize;
+mod snapshot;
+pub mod storage;
+mod transaction;
+
+pub use content::{Content, Disk};
+pub use create::{NewImage, create};
+pub use error::{Error, Kind, Result};
+pub use image::{Image, lookup};
+pub use snapshot::{Bitmaps, NewSnapshot};
+pub use transaction::{CommitFields, CommitOptions, Committed, PlannedCommit};

@@ -1,0 +1,50 @@
+//! Growing the virtual size.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::header::MAX_L1_BYTES;
+use crate::image::Image;
+use crate::plan::{Goal, Planner};
+use crate::snapshot::slots;
+use crate::transaction::{CommitOptions, Committed, commit};
+
+impl Image {
+    /// Makes the virtual disk `size` bytes long; what is added reads as zeros. `size` is rounded up to
+    /// 512. One commit: size and, where needed, a longer L1 table.
+    ///
+    /// L1 entries above the old end (VM state that QEMU left in the active disk) are dropped first:
+    /// they would become disk content. Version 2 images with snapshots are refused, as QEMU does,
+    /// because their entries mean "the size of the disk now".
+    pub fn grow(&mut self, size: u64, options: &mut CommitOptions<'_>) -> Result<Committed> {
+        self.ensure_changeable()?;
+        let size = size
+            .checked_next_multiple_of(512)
+            .ok_or_else(|| Error::new(Kind::TooLarge, "Image is too big"))?;
+        if size < self.header.size {
+            return Err(Error::new(
+                Kind::CannotShrink,
+                format!("The disk has {} bytes and cannot shrink", self.header.size),
+            ));
+        }
+        if self.header.version < 3 && self.header.snapshot_count > 0 && size != self.header.size {
+            return Err(Error::new(
+                Kind::HasSnapshots,
+                "Version 2 images with snapshots cannot change their size",
+            ));
+        }
+        let needed = self.header.l1_entries_for(size);
+        if needed.saturating_mul(8) > MAX_L1_BYTES {
+            return Err(Error::new(Kind::TooLarge, "Image is too big"));
+        }
+        let planner = Planner::new(self)?;
+        let used =
+            usize::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(usize::MAX);
+        let needed = usize::try_from(needed).expect("at most 2^22 entries");
+        let mut l1 = slots(planner.active_l1());
+        let vm_state_slots = l1.len() - used.min(l1.len());
+        l1.truncate(used);
+        l1.resize(needed.max(used + vm_state_slots), crate::plan::Slot::Table(0));
+        let goal = Goal { size, active: Some(l1), ..Goal::same(&self.header) };
+        let plan = planner.plan(goal)?;
+        commit(self, plan, options)
+    }
+}

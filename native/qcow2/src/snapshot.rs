@@ -1,0 +1,266 @@
+//! Internal snapshots: create, apply, delete, rename. Each is a goal and one commit.
+//!
+//! | operation | active mapping afterwards | snapshot table afterwards |
+//! |---|---|---|
+//! | create | the same, every cluster shared | one entry more |
+//! | apply | the snapshot's | the same |
+//! | delete | the same, COPIED flags anew | one entry less |
+//! | rename | untouched | one name changed |
+
+use crate::error::{Error, Kind, Result, corrupt};
+use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
+use crate::format::mapping::OFFSET_MASK;
+use crate::format::snapshot::SnapshotEntry;
+use crate::full_disk;
+use crate::image::{Image, lookup};
+use crate::plan::{Goal, Planner, Slot, SnapshotAfter, check_snapshot_l1};
+use crate::transaction::{CommitOptions, Committed, commit};
+
+/// qemu-img keeps no more of a name.
+const MAX_NAME_BYTES: usize = 255;
+
+/// A snapshot to be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSnapshot<'a> {
+    /// Its name: 1 to 255 bytes without NUL, not in use.
+    pub name: &'a [u8],
+    /// The new id is at least this.
+    pub least_id: u64,
+    /// Seconds since 1970.
+    pub date_sec: u32,
+    /// And nanoseconds.
+    pub date_nsec: u32,
+}
+
+/// What happens to persistent bitmaps, which an apply would make wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bitmaps {
+    /// An image with bitmaps is refused, as QEMU does.
+    #[default]
+    Refuse,
+    /// They are freed and their autoclear bit is cleared, in the same commit. The header extension
+    /// stays as inert bytes; QEMU drops it, with a warning, when it next opens the image.
+    Drop,
+}
+
+impl Image {
+    /// Takes a snapshot of the active disk. Guest content does not change.
+    ///
+    /// Fails without a write if the name cannot be stored or exists, if there are 65 536 snapshots, or
+    /// if a reference count has reached the image's width.
+    pub fn create_snapshot(
+        &mut self,
+        new: &NewSnapshot<'_>,
+        options: &mut CommitOptions<'_>,
+    ) -> Result<Committed> {
+        self.ensure_changeable()?;
+        if self.header.snapshot_count >= MAX_SNAPSHOTS {
+            return Err(Error::new(Kind::TooManySnapshots, "File too large"));
+        }
+        check_name(new.name)?;
+        let planner = Planner::new(self)?;
+        let entries = planner.snapshots();
+        ensure_free(entries, new.name)?;
+        let id = next_id(entries, new.least_id).to_string().into_bytes();
+        let date = (new.date_sec, new.date_nsec);
+        let entry = SnapshotEntry::disk_only(id, new.name.to_vec(), date, self.header.size);
+        let mut after = carried(entries, self.header.size);
+        after.push(SnapshotAfter::New(entry.clone()));
+        let goal = Goal {
+            active: Some(slots(planner.active_l1())),
+            snapshots: Some(after),
+            ..Goal::same(&self.header)
+        };
+        let plan = planner.plan(goal)?;
+        let done = commit(self, plan, options)?;
+        Ok(Committed { snapshot: Some(entry), ..done })
+    }
+
+    /// Makes the content and the size of the active disk those of a snapshot, which stays. `selector`
+    /// is an id, else a name.
+    ///
+    /// Clusters that only the active disk used are freed. VM state that the snapshot carries stays with
+    /// it and does not come into the active disk.
+    pub fn apply_snapshot(
+        &mut self,
+        selector: &[u8],
+        bitmaps: Bitmaps,
+        options: &mut CommitOptions<'_>,
+    ) -> Result<Committed> {
+        self.ensure_changeable()?;
+        let has_bitmaps = self.header.autoclear & autoclear::BITMAPS != 0;
+        if has_bitmaps && bitmaps == Bitmaps::Refuse {
+            return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps"));
+        }
+        let entries = self.snapshots()?;
+        let index = lookup::by_id_or_name(&entries, selector).map_err(|error| {
+            if error.kind() == Kind::SnapshotNotFound {
+                Error::new(error.kind(), "Failed to load snapshot: No such file or directory")
+            } else {
+                error
+            }
+        })?;
+        let entry = entries[index].clone();
+        if let Err(error) = check_snapshot_l1(self, &entry) {
+            let errno = if error.reason().ends_with("large") {
+                "File too large"
+            } else {
+                "Invalid argument"
+            };
+            return Err(Error::new(error.kind(), format!("Failed to load snapshot: {errno}"))
+                .with_preface(error.reason())
+                .at(entry.l1_offset));
+        }
+        let (size, l1) = self.snapshot_disk(&entry)?;
+        if size != self.header.size && self.header.version < 3 {
+            return Err(Error::new(
+                Kind::HasSnapshots,
+                "The snapshot has another disk size, and version 2 images cannot change theirs",
+            ));
+        }
+        let goal = Goal {
+            size,
+            active: Some(slots(&l1)),
+            drop_bitmaps: has_bitmaps,
+            ..Goal::same(&self.header)
+        };
+        let plan = Planner::new(self)?.plan(goal)?;
+        let done = commit(self, plan, options)?;
+        Ok(Committed { snapshot: Some(entry), ..done })
+    }
+
+    /// Deletes the snapshot named `name` and frees what only it used. Works on a full disk: see
+    /// `full_disk`.
+    pub fn delete_snapshot(
+        &mut self,
+        name: &[u8],
+        options: &mut CommitOptions<'_>,
+    ) -> Result<Committed> {
+        self.ensure_changeable()?;
+        let entries = self.snapshots()?;
+        let index = lookup::by_name(&entries, name)?;
+        self.delete_at(index, options)
+    }
+
+    fn delete_at(&mut self, index: usize, options: &mut CommitOptions<'_>) -> Result<Committed> {
+        let planner = Planner::new(self)?;
+        let entry = planner.snapshots()[index].clone();
+        let mut after = carried(planner.snapshots(), self.header.size);
+        after.remove(index);
+        let goal = Goal {
+            active: Some(slots(planner.active_l1())),
+            snapshots: Some(after),
+            ..Goal::same(&self.header)
+        };
+        let plan = planner.plan(goal)?;
+        let done = match commit(self, plan, options) {
+            Err(error) if error.kind() == Kind::NoSpace => {
+                full_disk::delete(self, index, options, error)?
+            }
+            result => result?,
+        };
+        Ok(Committed { snapshot: Some(entry), ..done })
+    }
+
+    /// Gives the snapshot that `selector` names (an id, else a name) another name. Its id stays.
+    pub fn rename_snapshot(
+        &mut self,
+        selector: &[u8],
+        name: &[u8],
+        options: &mut CommitOptions<'_>,
+    ) -> Result<Committed> {
+        self.ensure_changeable()?;
+        check_name(name)?;
+        let planner = Planner::new(self)?;
+        let entries = planner.snapshots();
+        let index = lookup::by_id_or_name(entries, selector)?;
+        let old = &entries[index];
+        if old.name != name {
+            ensure_free(entries, name)?;
+        }
+        let mut after = carried(entries, self.header.size);
+        let SnapshotAfter::Kept { entry, .. } = &mut after[index] else { unreachable!("carried") };
+        entry.name = name.to_vec();
+        let entry = entry.clone();
+        let goal = Goal { snapshots: Some(after), ..Goal::same(&self.header) };
+        let plan = planner.plan(goal)?;
+        let done = commit(self, plan, options)?;
+        Ok(Committed { snapshot: Some(entry), ..done })
+    }
+
+    /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What lies
+    /// above the disk's end is the snapshot's VM state and stays out.
+    pub(crate) fn snapshot_disk(&self, entry: &SnapshotEntry) -> Result<(u64, Vec<u64>)> {
+        let size = entry.disk_size().unwrap_or(self.header.size);
+        let needed = self.header.l1_entries_for(size);
+        if needed.saturating_mul(8) > MAX_L1_BYTES {
+            return Err(corrupt("Image is too big", entry.l1_offset));
+        }
+        let needed = usize::try_from(needed).expect("at most 2^22 entries");
+        let mut l1 = self.read_l1(entry.l1_offset, entry.l1_entries)?;
+        l1.truncate(needed);
+        l1.resize(needed.max(entry.l1_entries as usize), 0);
+        Ok((size, l1))
+    }
+}
+
+/// L1 entries without their flags.
+pub(crate) fn slots(l1: &[u64]) -> Vec<Slot> {
+    l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK)).collect()
+}
+
+/// Every entry as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does.
+pub(crate) fn carried(entries: &[SnapshotEntry], disk_size: u64) -> Vec<SnapshotAfter> {
+    let widened = |(index, entry): (usize, &SnapshotEntry)| {
+        let mut entry = entry.clone();
+        entry.widen(disk_size);
+        SnapshotAfter::Kept { index, entry }
+    };
+    entries.iter().enumerate().map(widened).collect()
+}
+
+fn check_name(name: &[u8]) -> Result<()> {
+    let reason = if name.is_empty() {
+        "A snapshot name cannot be empty"
+    } else if name.len() > MAX_NAME_BYTES {
+        "A snapshot name cannot be longer than 255 bytes"
+    } else if name.contains(&0) {
+        "A snapshot name cannot contain NUL"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::InvalidName, reason))
+}
+
+fn ensure_free(entries: &[SnapshotEntry], name: &[u8]) -> Result<()> {
+    if entries.iter().any(|entry| entry.name == name) {
+        return Err(Error::new(Kind::SnapshotExists, "A snapshot of that name exists"));
+    }
+    Ok(())
+}
+
+/// One more than the highest id, as QEMU counts, and at least `least`. Where that overflows, the
+/// smallest number that no entry uses (QEMU would wrap to 0).
+fn next_id(entries: &[SnapshotEntry], least: u64) -> u64 {
+    let highest = entries.iter().map(SnapshotEntry::numeric_id).max().unwrap_or(0);
+    if let Some(next) = highest.checked_add(1) {
+        return next.max(least);
+    }
+    let used: std::collections::BTreeSet<_> =
+        entries.iter().map(SnapshotEntry::numeric_id).collect();
+    (least.max(1)..).find(|id| !used.contains(id)).expect("fewer entries than numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_never_used_twice_even_where_qemu_would_wrap() {
+        let entry = |id: &str| SnapshotEntry::disk_only(id.into(), b"n".to_vec(), (0, 0), 0);
+        assert_eq!(next_id(&[], 0), 1);
+        assert_eq!(next_id(&[entry("3"), entry("12abc")], 0), 13);
+        assert_eq!(next_id(&[entry("3")], 9), 9);
+        assert_eq!(next_id(&[entry("-1"), entry("1"), entry("2")], 0), 3);
+    }
+}

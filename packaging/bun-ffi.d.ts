@@ -1,0 +1,10 @@
+// The little that `bun.ts` uses of Bun's foreign functions.
+
+declare module "bun:ffi" {
+  export const FFIType: { readonly cstring: number; readonly i32: number; readonly u32: number };
+  export function dlopen(
+    library: string,
+    symbols: Record<string, { args: number[]; returns: number }>,
+  ): { symbols: Record<string, (...args: number[]) => number> };
+  export function ptr(bytes: Uint8Array): number;
+}

@@ -1,0 +1,147 @@
+// `image clone`: copies of an image that share its blocks where the file system can. Ours.
+
+import { Command } from "../../command/command.ts";
+import type { Context } from "../../context.ts";
+import { CommandError, UsageError } from "../../failure.ts";
+import {
+  type CloneInfo,
+  type CloneProgress,
+  type CloneReport,
+  type Failure,
+  type ImageCloneRequest,
+  unwrap,
+} from "../../native.ts";
+import { formatJson } from "../../text/json.ts";
+import { formatSize } from "../../text/size.ts";
+import { attempt } from "./failure.ts";
+import { FORMAT_HELP, OUTPUT_HELP, parseOutput, QUIET_HELP, requireQcow2 } from "./options.ts";
+
+export default new Command("image clone", "getopt")
+  .usage("[options] SOURCE TARGET...")
+  .description(
+    `Make clones of an image that nobody writes to. All of them are made, or none.
+
+Where the file system can do that, a clone shares the blocks of its source
+until one of them is changed; otherwise it is a copy of what the source uses,
+and the reason is printed. A target that exists is never replaced.`,
+  )
+  .option("-q, --quiet", QUIET_HELP)
+  .option("-f, --format <format>", FORMAT_HELP)
+  .option(
+    "--strategy <strategy>",
+    "How: share blocks or else copy (auto, the default), share them or fail (reflink), or copy",
+    parseStrategy,
+  )
+  .option(
+    "--from-snapshot <name>",
+    "Clone what the disk held at the snapshot of this ID or, if there is none, this name",
+  )
+  .option("--keep-snapshots", "Give the clones the snapshots of the source, too")
+  .option("--output <format>", OUTPUT_HELP, parseOutput)
+  .operand("SOURCE", "The image to clone")
+  .operand("TARGET", "The files to make")
+  .example("image clone disk.qcow2 copy.qcow2", "One clone")
+  .example("image clone base.qcow2 web-1.qcow2 web-2.qcow2 web-3.qcow2", "Three at once")
+  .example("image clone --from-snapshot v1 disk.qcow2 old.qcow2", "The disk as it was")
+  .example("image clone --output json disk.qcow2 copy.qcow2", "Say it for a program")
+  .action(({ options, operands }, context) => {
+    const [source, ...targets] = operands;
+    if (source === undefined || targets.length === 0) {
+      throw new UsageError("Expecting an image file name and at least one target");
+    }
+    requireQcow2(options.format, source);
+    refuseRepeated(source, targets);
+    const { fromSnapshot, keepSnapshots, strategy = "auto" } = options;
+    const report = cloneWithProgress(
+      {
+        source,
+        targets,
+        strategy,
+        keepSnapshots,
+        ...(fromSnapshot === undefined ? {} : { fromSnapshot }),
+      },
+      context,
+    );
+    if (!options.quiet) {
+      const json = options.output === "json";
+      context.stdout.write(json ? asJson(report) : asText(report, context));
+    }
+    if (strategy === "auto" && !options.quiet) sayWhatWouldShare(report, context);
+    return 0;
+  });
+
+function parseStrategy(text: string): ImageCloneRequest["strategy"] {
+  if (text === "auto" || text === "reflink" || text === "copy") return text;
+  throw new UsageError(`--strategy expects 'auto', 'reflink' or 'copy' not '${text}'`);
+}
+
+/** Whether two names mean one file, only the core can tell; the same name twice always does. */
+function refuseRepeated(source: string, targets: readonly string[]): void {
+  const repeated = targets.find((target, at) => targets.indexOf(target) !== at);
+  if (repeated !== undefined) {
+    throw new CommandError(`Cannot clone "${source}" to "${repeated}": the target is named twice`);
+  }
+}
+
+function cloneWithProgress(request: ImageCloneRequest, { native, stderr }: Context): CloneReport {
+  const { source } = request;
+  let shown = false;
+  const progress = ({ copiedBytes, totalBytes }: CloneProgress): void => {
+    if (!stderr.isTerminal || totalBytes === 0) return;
+    const percent = Math.floor((copiedBytes * 100) / totalBytes);
+    stderr.write(
+      `\r\x1b[KCopying: ${formatSize(copiedBytes)} of ${formatSize(totalBytes)}, ${percent} %`,
+    );
+    shown = true;
+  };
+  try {
+    return attempt(
+      () => unwrap(native.imageClone(request, progress)),
+      source,
+      (failure) => `Cannot clone "${source}"${destination(failure, source)}: ${failure.reason}`,
+    );
+  } finally {
+    if (shown) stderr.write("\r\x1b[K");
+  }
+}
+
+/** The target that a failure is about, if it is about one. */
+function destination({ path }: Failure, source: string): string {
+  return path === undefined || path === source ? "" : ` to "${path}"`;
+}
+
+function asJson({ source, clones }: CloneReport): string {
+  return formatJson({
+    source,
+    clones: clones.map(({ target, strategy, reason, copiedBytes, sharedBytes }) => ({
+      target,
+      strategy,
+      reason,
+      "copied-bytes": copiedBytes,
+      "shared-bytes": sharedBytes,
+    })),
+  });
+}
+
+function asText({ clones }: CloneReport, { stdout }: Context): string {
+  return clones.map((clone) => `${stdout.name(clone.target)}: ${summary(clone)}\n`).join("");
+}
+
+function summary({ strategy, reason, copiedBytes, sharedBytes }: CloneInfo): string {
+  const how = reason === undefined ? strategy : `${strategy} (${reason})`;
+  const shared = sharedBytes > 0 || strategy === "reflink";
+  return [
+    how,
+    ...(shared ? [`${formatSize(sharedBytes)} shared`] : []),
+    `${formatSize(copiedBytes)} copied`,
+  ].join(", ");
+}
+
+/** Said once, when something had to be copied that could have been shared elsewhere. */
+function sayWhatWouldShare({ clones }: CloneReport, { stderr }: Context): void {
+  if (clones.some(({ strategy, reason }) => strategy === "copy" && reason !== undefined)) {
+    stderr.write(
+      "hint: source and targets on one XFS or btrfs file system would share their blocks\n",
+    );
+  }
+}

@@ -1,0 +1,36 @@
+// `version`: what this program is, in Multipass's formats.
+
+import { Command } from "../command/command.ts";
+import { UsageError } from "../failure.ts";
+import { version } from "../version.ts";
+
+export default new Command("version")
+  .usage("[options]")
+  .description("Display version information")
+  .option(
+    "--format <format>",
+    "Output version information in the requested format.\n" +
+      "Valid formats are: table (default), json, csv and yaml",
+  )
+  .action(({ options, operands }, { program, stdout }) => {
+    if (operands.length > 0) throw new UsageError("This command takes no arguments");
+    const format = FORMATS.get(options.format ?? "table");
+    if (format === undefined) throw new UsageError("Invalid format type given.");
+    stdout.write(format(program));
+    return 0;
+  });
+
+const FORMATS = new Map<string, (program: string) => string>([
+  ["table", (program) => `${program}   ${version}\n`],
+  ["json", (program) => `{\n    "${program}": "${version}"\n}\n`],
+  ["yaml", (program) => `${program}: ${version}\n`],
+  // Multipass's columns; there is no daemon and nothing is looked up that could be an update.
+  [
+    "csv",
+    (program) => `${title(program)},${title(program)}d,Title,Description,URL\n${version},,,,\n`,
+  ],
+]);
+
+function title(program: string): string {
+  return program.slice(0, 1).toUpperCase() + program.slice(1);
+}

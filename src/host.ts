@@ -1,0 +1,28 @@
+// The world as commands see it. `cli.ts` makes one for Node, Deno and Bun, `embedded.ts` one for
+// the executable, tests a fake one. Whatever is on disk is the business of `native.ts`.
+
+export interface Host {
+  /** The program's name as it was called, then its arguments. */
+  readonly argv: readonly string[];
+  /** An environment variable; undefined when it is not set. */
+  env(name: string): string | undefined;
+  readonly stdout: Stream;
+  readonly stderr: Stream;
+  /** The time since 1970, UTC. */
+  now(): { sec: number; nsec: number };
+  /** Asks for a line of input; undefined at the end of it. */
+  readLine(prompt: string): Promise<string | undefined>;
+}
+
+/** An output stream. */
+export interface Stream {
+  /**
+   * Writes everything before it returns; strings as UTF-8, bytes for names that are not UTF-8.
+   * A reader that went away ends the process quietly, as SIGPIPE would; anything else that keeps
+   * the text from being written is said on stderr and ends it with status 1.
+   */
+  write(data: string | Uint8Array): void;
+  readonly isTerminal: boolean;
+  /** The width of the terminal, where there is one. */
+  readonly columns: number | undefined;
+}

@@ -1,0 +1,25 @@
+// What the user reads when a command ends early.
+
+import type { Place } from "./app.ts";
+import type { Context } from "./context.ts";
+import { CommandError, UsageError } from "./failure.ts";
+import { escapeControls } from "./text/name.ts";
+
+/** Says on stderr what went wrong; returns the status to end with. Throws what is a bug of ours. */
+export function report(error: unknown, { program, stderr }: Context, place: Place): number {
+  // Each is one line, whatever names are in it.
+  const say = (line: string): void => {
+    stderr.write(`${stderr.isTerminal ? escapeControls(line) : line}\n`);
+  };
+  if (error instanceof UsageError && place.dialect === "qt") {
+    say(error.message);
+    return error.status;
+  }
+  if (!(error instanceof CommandError)) throw error;
+  for (const sentence of [...error.causes, error.message]) say(`error: ${sentence}`);
+  for (const line of error.lines) say(line);
+  if (error instanceof UsageError) {
+    say(`Try '${[program, place.path, "--help"].join(" ")}' for more info`);
+  }
+  return error.status;
+}
