@@ -21,7 +21,7 @@ function loadNative(): Native {
   const fd = symbols.memfd_create(ptr(Buffer.from("calque.node\0")), MFD_CLOEXEC);
   if (fd < 0) throw new Error("the system gives no memory file to load the core from");
   const bytes = fs.readFileSync(embedded as string);
-  for (let at = 0; at < bytes.length; ) at += fs.writeSync(fd, bytes, at);
+  for (let at = 0; at < bytes.length;) at += fs.writeSync(fd, bytes, at);
   const module = { exports: {} };
   process.dlopen(module, `/proc/self/fd/${fd}`);
   return module.exports as Native;

@@ -20,7 +20,9 @@ const judges = [
 const directories = [...(process.env.PATH ?? "").split(":"), "/usr/sbin", "/sbin"];
 
 function missing(): typeof judges {
-  return judges.filter(({ program }) => !directories.some((dir) => existsSync(`${dir}/${program}`)));
+  return judges.filter(
+    ({ program }) => !directories.some((dir) => existsSync(`${dir}/${program}`)),
+  );
 }
 
 /** Sees to it that all judges are there, or says which tests cannot judge. */

@@ -7,7 +7,6 @@ import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 
-import { buildAddon } from "./addon.ts";
 import { installJudges } from "./judges.ts";
 import { cargoTarget, root, run, tryRun } from "./tools.ts";
 
@@ -20,11 +19,12 @@ interface Count {
 const filters = process.argv.slice(2);
 
 installJudges();
-buildAddon();
-run("cargo", ["build", "--locked", "-p", "calque-host", "--example", "evaluate"]);
+// The second form brings the addon, which the tests load as well.
 for (const packager of ["host", "bun"]) {
   run(process.execPath, ["scripts/build-binary.ts", `--packager=${packager}`]);
 }
+// The host's door for tests; `cargo test` would build it as well.
+run("cargo", ["build", "--locked", "-p", "calque-host", "--example", "evaluate"]);
 const counts = [...(filters.length === 0 ? [await cargoTest()] : []), vitest()];
 
 const sum = (key: keyof Count) => counts.reduce((total, count) => total + count[key], 0);

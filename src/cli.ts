@@ -26,7 +26,8 @@ export async function start(loadNative: () => Native): Promise<void> {
 const host: Host = {
   // Packed by Bun, the first of the two is the name that was typed; otherwise the second may be.
   argv: [
-    [process.argv0, process.argv[1]].find((name) => name?.endsWith("/multipass")) ?? "calque",
+    [process.argv0, process.argv[1]].find((name) => /(?:^|\/)multipass$/.test(name ?? "")) ??
+      "calque",
     ...process.argv.slice(2),
   ],
   env: (name) => process.env[name],

@@ -1,6 +1,6 @@
 // The executable in places where programs break: an empty chroot, a deleted directory, a hostile
-// environment. Both forms of it run the same scene where they can; what the second form needs from
-// a system (a C library, /proc, a directory to stand in) is left out for it, and said so.
+// environment. Both forms of it run the same scene where they can; the second one needs a C library,
+// /proc and a directory to stand in. The source itself does the same under Node, Deno and Bun.
 
 import { spawnSync } from "node:child_process";
 import {
@@ -27,16 +27,21 @@ const root = path.resolve(import.meta.dirname, "..");
 const isRoot = process.getuid?.() === 0;
 const nobody = 65534;
 
-interface Form {
-  name: string;
-  file: string;
-  /** Whether it does without a C library, /proc and a directory to stand in. */
-  needsNothing: boolean;
-}
+const executable = path.join(root, "dist/calque");
+const packedByBun = path.join(root, "dist/calque-bun");
 
-const forms: Form[] = [
-  { name: "the executable", file: path.join(root, "dist/calque"), needsNothing: true },
-  { name: "the form packed by Bun", file: path.join(root, "dist/calque-bun"), needsNothing: false },
+const forms = [
+  { name: "the executable", file: executable },
+  { name: "the form packed by Bun", file: packedByBun },
+];
+
+/** What runs the source as it is, on the addon. */
+const source = path.join(root, "src/cli.ts");
+const runtimes = [
+  { name: "Node", command: [process.execPath, source] },
+  { name: "Deno", command: [path.join(root, "node_modules/.bin/deno"), "run", "-A", source] },
+  { name: "Bun", command: [path.join(root, "node_modules/@oven/bun-linux-x64/bin/bun"), source] },
+  { name: "the form packed by Bun", command: [packedByBun] },
 ];
 
 interface Ending {
@@ -86,7 +91,8 @@ function mainJob(calque: (...args: string[]) => Ending, at = ""): void {
   const steps = [
     ["image", "create", "-q", "-f", "qcow2", `${at}disk.qcow2`, "64M"],
     ["image", "snapshot", "-c", "before", `${at}disk.qcow2`],
-    ["image", "clone", `${at}disk.qcow2`, `${at}copy.qcow2`],
+    // By copy: whether the file system of the temporary directory shares blocks is not the point.
+    ["image", "clone", "--strategy", "copy", `${at}disk.qcow2`, `${at}copy.qcow2`],
     ["image", "snapshot", "-a", "before", `${at}disk.qcow2`],
     ["image", "check", "-q", `${at}copy.qcow2`],
   ];
@@ -101,7 +107,7 @@ function mainJob(calque: (...args: string[]) => Ending, at = ""): void {
   expect(calque("image", "snapshot", "-l", `${at}disk.qcow2`).stdout).toContain("before");
 }
 
-describe.each(forms)("$name", ({ file, needsNothing }) => {
+describe.each(forms)("$name", ({ file }) => {
   const version = /^calque +\d+\.\d+\.\d+\n$/;
 
   test("does its main job with an empty environment", () => {
@@ -119,21 +125,11 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
     expect(statSync(path.join(home, "copy.qcow2")).uid).toBe(nobody);
   });
 
-  test.runIf(isRoot && needsNothing)("does its main job in an empty chroot", () => {
-    copyFileSync(file, path.join(directory, "calque"));
-    mainJob((...args) => run(["/usr/sbin/chroot", directory, "/calque", ...args]), "/");
-    expect(readdirSync(directory).toSorted()).toEqual(["calque", "copy.qcow2", "disk.qcow2"]);
-  });
-
-  test.runIf(isRoot && needsNothing)("does its main job without /proc", () => {
-    mainJob((...args) =>
-      runInNamespace('umount -l /proc && exec "$0" "$@"', [file, ...args], { cwd: directory }),
-    );
-  });
-
   test.runIf(isRoot)("reads on a read-only system", () => {
     mainJob((...args) => run([file, ...args], { cwd: directory }));
-    const script = 'for m in / /tmp; do mount -o remount,bind,ro "$m" || mount --bind -o ro "$m" "$m"; done; exec "$0" "$@"';
+    const script = `mount --bind ${directory} ${directory}
+      for point in ${directory} /; do mount -o remount,bind,ro "$point"; done
+      exec "$0" "$@"`;
     const listed = runInNamespace(
       script,
       [file, "image", "snapshot", "-l", `${directory}/disk.qcow2`],
@@ -148,17 +144,6 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
     );
     expect(refused.status).toBe(1);
     expect(refused.stderr).toContain("Read-only file system");
-  });
-
-  test.runIf(needsNothing)("works in a directory that was deleted", () => {
-    const gone = path.join(directory, "gone");
-    mkdirSync(gone);
-    const script = 'cd "$1" && rmdir "$1" && shift && exec "$@"';
-    const at = `${directory}/`;
-    mainJob((...args) => {
-      mkdirSync(gone, { recursive: true });
-      return run(["/bin/sh", "-euc", script, "sh", gone, file, ...args]);
-    }, at);
   });
 
   test("executes and reads no file of the working directory", () => {
@@ -205,7 +190,9 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
     });
     expect(ending.status).toBe(0);
     const lines = readFileSync(trace, "utf8").split("\n");
-    expect(lines.filter((line) => /connect\(|AF_INET|O_CREAT|unlinkat|renameat2/.test(line))).toEqual([]);
+    expect(
+      lines.filter((line) => /connect\(|AF_INET|O_CREAT|unlinkat|renameat2/.test(line)),
+    ).toEqual([]);
     expect(lines.filter((line) => line.includes("execve("))).toHaveLength(1);
   });
 
@@ -220,7 +207,7 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
       const ending = run([file, option, "1"], { cwd: directory });
       expect({ option, status: ending.status }).toEqual({ option, status: expect.any(Number) });
       expect(ending.status).not.toBe(0);
-      expect(ending.stdout + ending.stderr).not.toMatch(/bun|node|debugger/i);
+      expect(ending.stdout + ending.stderr).toMatch(/^Unknown options? '/);
     }
   });
 
@@ -237,7 +224,7 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
     try {
       const ending = run([file, "--version"], { cwd: directory, stdout: full });
       expect(ending.status).toBe(1);
-      expect(ending.stderr).toContain("No space left on device");
+      expect(ending.stderr).toMatch(/no space left on device/i);
     } finally {
       closeSync(full);
     }
@@ -254,8 +241,67 @@ describe.each(forms)("$name", ({ file, needsNothing }) => {
   });
 });
 
+describe.each(runtimes)("$name", ({ command }) => {
+  // Deno wants a place for its cache, and its launcher a Node.
+  const env = { PATH: process.env.PATH ?? "", DENO_DIR: path.join(os.tmpdir(), "calque-deno") };
+
+  test("does the main job from the same source", () => {
+    mainJob((...args) => run([...command, ...args], { cwd: directory, env }));
+  });
+
+  test("says what the executable says", () => {
+    mainJob((...args) => run([executable, ...args], { cwd: directory }));
+    writeFileSync(path.join(directory, "raw"), Buffer.alloc(4096, 7));
+    const lines = [
+      ["--version"],
+      ["help"],
+      ["help", "image"],
+      ["image", "clone", "--help"],
+      ["image", "info", "disk.qcow2"],
+      ["image", "info", "--output", "json", "disk.qcow2"],
+      ["image", "check", "--output", "json", "disk.qcow2"],
+      ["image", "snapshot", "-l", "disk.qcow2"],
+      ["image", "snapshot", "-c", "before", "disk.qcow2"],
+      ["image", "clone", "disk.qcow2", "copy.qcow2"],
+      ["image", "info", "missing.qcow2"],
+      ["image", "info", "raw"],
+      ["image", "convert"],
+      ["imagine"],
+      [],
+    ];
+    for (const line of lines) {
+      const expected = run([executable, ...line], { cwd: directory });
+      const actual = run([...command, ...line], { cwd: directory, env });
+      expect({ line, ...actual }).toEqual({ line, ...expected });
+    }
+  });
+});
+
 describe("the executable alone", () => {
-  const file = path.join(root, "dist/calque");
+  const file = executable;
+
+  test.runIf(isRoot)("does its main job in an empty chroot", () => {
+    copyFileSync(file, path.join(directory, "calque"));
+    mainJob((...args) => run(["/usr/sbin/chroot", directory, "/calque", ...args]), "/");
+    expect(readdirSync(directory).toSorted()).toEqual(["calque", "copy.qcow2", "disk.qcow2"]);
+  });
+
+  test.runIf(isRoot)("does its main job without /proc", () => {
+    mainJob((...args) =>
+      runInNamespace('umount -l /proc && exec "$0" "$@"', [file, ...args], { cwd: directory }),
+    );
+  });
+
+  test("works in a directory that was deleted", () => {
+    const gone = path.join(directory, "gone");
+    mkdirSync(gone);
+    const script = 'cd "$1" && rmdir "$1" && shift && exec "$@"';
+    const at = `${directory}/`;
+    mainJob((...args) => {
+      mkdirSync(gone, { recursive: true });
+      return run(["/bin/sh", "-euc", script, "sh", gone, file, ...args]);
+    }, at);
+  });
 
   test("is static and at most 8 MB", () => {
     expect(statSync(file).size).toBeLessThanOrEqual(8e6);
@@ -279,7 +325,8 @@ function plantTraps(where: string): void {
     "tsconfig.json": '{ "compilerOptions": { "paths": { "*": ["./trap.cjs"] } } }',
     "deno.json": '{ "imports": { "node:process": "./trap.cjs" } }',
     "embedded.js": code,
-    "openssl.cnf": "openssl_conf = init\n[init]\nproviders = p\n[p]\nx = y\n[y]\nmodule = ./trap.node\n",
+    "openssl.cnf":
+      "openssl_conf = init\n[init]\nproviders = p\n[p]\nx = y\n[y]\nmodule = ./trap.node\n",
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(path.join(where, name), text);
 }

@@ -2,7 +2,9 @@
 // native/host, and linked with the core and the engine into one static file.
 
 import { copyFileSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
+import process from "node:process";
 
 import { rolldown } from "rolldown";
 
@@ -11,6 +13,12 @@ import { cargoTarget, fail, root, run, triple } from "../tools.ts";
 const bundle = path.join(root, "target/bundle");
 const shims = path.join(root, "packaging/node-shims.ts");
 
+/** Messages of a panic name sources as they are called here, not where this machine keeps them. */
+const cargoHome = process.env.CARGO_HOME ?? path.join(os.homedir(), ".cargo");
+const namelessPaths = [`${root}/=`, `${cargoHome}/registry/src/=`]
+  .map((prefix) => `--remap-path-prefix=${prefix}`)
+  .join(" ");
+
 /** Builds the executable as `file`. */
 export async function packWithHost(file: string): Promise<void> {
   await bundleSource();
@@ -18,13 +26,15 @@ export async function packWithHost(file: string): Promise<void> {
   const flags = `CARGO_TARGET_${triple.toUpperCase().replaceAll("-", "_")}_RUSTFLAGS`;
   run(
     "cargo",
-    ["build", "--release", "--locked", "--target", triple, "-p", "calque-host"].concat([
-      "--bin",
-      "calque",
-      "--features",
-      "bundle",
-    ]),
-    { [flags]: "-C target-feature=+crt-static", CARGO_TARGET_DIR: cargoTarget, CALQUE_BUNDLE: bundle },
+    ["build", "--release", "--locked", "-p", "calque-host", "--bin", "calque"].concat(
+      ["--features", "bundle"],
+      ["--target", triple],
+    ),
+    {
+      [flags]: `-C target-feature=+crt-static ${namelessPaths}`,
+      CARGO_TARGET_DIR: cargoTarget,
+      CALQUE_BUNDLE: bundle,
+    },
   );
   copyFileSync(path.join(cargoTarget, triple, "release/calque"), file);
   if (needsInterpreter(readFileSync(file))) fail(`${file} is not static`);

@@ -83,13 +83,21 @@ export function playScene(native: Native): Record<string, Answer> {
   );
   call("imageCheck", () => native.imageCheck({ path, forceShare: false }));
 
-  call("imageClone", () => native.imageClone({ source: path, targets: ["a", "b"], strategy: "copy" }));
+  call("imageClone", () =>
+    native.imageClone({ source: path, targets: ["a", "b"], strategy: "copy" }),
+  );
   call("imageClone onto what exists", () =>
     native.imageClone({ source: path, targets: ["a"], strategy: "auto" }),
   );
   call("imageClone, all options", () =>
     native.imageClone(
-      { source: path, targets: ["c"], strategy: "copy", fromSnapshot: "eins", keepSnapshots: false },
+      {
+        source: path,
+        targets: ["c"],
+        strategy: "copy",
+        fromSnapshot: "eins",
+        keepSnapshots: false,
+      },
       () => {},
     ),
   );
@@ -101,10 +109,16 @@ export function playScene(native: Native): Record<string, Answer> {
   return answers;
 }
 
+/** The names of all operations; an addon exports its enumerations too. */
+export function operations(native: Native): string[] {
+  const functions = Object.entries(native).filter(([, value]) => typeof value === "function");
+  return functions.map(([name]) => name).toSorted();
+}
+
 /** Requests that no typed caller makes: each must throw, and none may do anything. */
 function playWrongTypes(native: Native, call: (title: string, act: () => unknown) => void): void {
   const untyped = native as unknown as Record<string, (...values: unknown[]) => unknown>;
-  for (const name of Object.keys(native).filter((key) => key !== "coreVersion")) {
+  for (const name of operations(native).filter((key) => key !== "coreVersion")) {
     const wrong: unknown[] = [undefined, "disk.qcow2", 7, {}, { path: 7, source: 7 }];
     for (const request of wrong) {
       call(`${name}(${JSON.stringify(request)})`, () => untyped[name]?.(request));

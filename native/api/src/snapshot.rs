@@ -86,7 +86,6 @@ fn report(mut done: Committed) -> SnapshotReport {
 
 /// A table entry, as it crosses.
 pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     SnapshotInfo {
         id: String::from_utf8_lossy(&entry.id).into_owned(),
         name: String::from_utf8_lossy(&entry.name).into_owned(),
@@ -99,4 +98,13 @@ pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
         icount: entry.icount().map(|count| count.to_string()),
         disk_size: entry.disk_size().map(Bytes),
     }
+}
+
+/// Two lower-case digits a byte.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
 }

@@ -1,9 +1,10 @@
 //! Moves the content of a disk between a raw file and a qcow2 image, for the demo:
 //!
 //! ```text
-//! disk write IMAGE RAW                     the image's disk becomes RAW, in one commit
-//! disk read IMAGE [--snapshot NAME] RAW    RAW becomes the disk, or what it was at a snapshot
-//! disk sharing IMAGE                       which clusters the disk shares with each snapshot
+//! disk write IMAGE RAW                      the image's disk becomes RAW, in one commit
+//! disk read IMAGE RAW [SNAPSHOT]            RAW becomes the disk, or what it was at a snapshot
+//! disk compare IMAGE RAW [SNAPSHOT]         fails unless they are the same, byte for byte
+//! disk sharing IMAGE                        what data the disk shares with each snapshot
 //! ```
 //!
 //! `write` and `sharing` print one line of JSON. Takes QEMU's locks as every command does.
@@ -18,19 +19,19 @@ use std::process::ExitCode;
 use qcow2::format::mapping::Mapping;
 use qcow2::lock::{ImageLock, Intent, LockPolicy};
 use qcow2::storage::{Access, FileStorage, Storage};
-use qcow2::{CommitOptions, Disk, Error, Image, Kind, lookup};
+use qcow2::{CommitOptions, Content, Disk, Error, Image, Kind, lookup};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["write", image, raw] => write(image, raw),
-        ["read", image, raw] => read(image, None, raw),
-        ["read", image, "--snapshot", name, raw] => read(image, Some(name), raw),
+        ["read", image, raw, ref snapshot @ ..] => read(image, snapshot, raw),
+        ["compare", image, raw, ref snapshot @ ..] => compare(image, snapshot, raw),
         ["sharing", image] => sharing(image),
         _ => Err(Error::new(
             Kind::InvalidArgument,
-            "disk write IMAGE RAW | read IMAGE [--snapshot NAME] RAW | sharing IMAGE",
+            "disk write IMAGE RAW | read IMAGE RAW [SNAPSHOT] | compare IMAGE RAW [SNAPSHOT] | sharing IMAGE",
         )),
     };
     match result {
@@ -50,27 +51,58 @@ fn write(path: &str, raw: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn read(path: &str, snapshot: Option<&str>, raw: &str) -> Result<(), Error> {
+fn read(path: &str, snapshot: &[&str], raw: &str) -> Result<(), Error> {
     let (image, _lock) = open(path, Access::Read, Intent::Share)?;
-    let disk = match snapshot {
-        None => Disk::Active,
-        Some(name) => Disk::Snapshot(lookup::by_name(&image.snapshots()?, name.as_bytes())?),
-    };
-    let mut content = image.content(disk)?;
+    let mut content = content(&image, snapshot)?;
     let target = FileStorage::from_file(File::create(raw)?)?;
     target.set_len(content.size())?;
-    let step = image.header().cluster_bytes();
-    let mut cluster = vec![0; usize::try_from(step).expect("at most 2 MiB")];
-    let mut at = 0;
-    while at < content.size() {
+    let mut cluster = cluster(&image);
+    for at in (0..content.size()).step_by(cluster.len()) {
         if content.is_allocated(at)? {
-            let count = usize::try_from(step.min(content.size() - at)).expect("at most 2 MiB");
+            let count = within(&cluster, content.size() - at);
             content.read_at(&mut cluster[..count], at)?;
             target.write_at(&cluster[..count], at)?;
         }
-        at += step;
     }
     Ok(())
+}
+
+fn compare(path: &str, snapshot: &[&str], raw: &str) -> Result<(), Error> {
+    let (image, _lock) = open(path, Access::Read, Intent::Share)?;
+    let mut content = content(&image, snapshot)?;
+    let raw = FileStorage::open(Path::new(raw), Access::Read)?;
+    if raw.len()? != content.size() {
+        return Err(Error::new(Kind::InvalidArgument, "The sizes differ"));
+    }
+    let (mut ours, mut theirs) = (cluster(&image), cluster(&image));
+    for at in (0..content.size()).step_by(ours.len()) {
+        let end = at + ours.len() as u64;
+        if !content.is_allocated(at)? && raw.data_ranges(at..end)?.is_empty() {
+            continue;
+        }
+        content.read_at(&mut ours, at)?;
+        raw.read_at(&mut theirs, at)?;
+        if ours != theirs {
+            return Err(Error::new(Kind::InvalidArgument, format!("They differ at {at:#x}")));
+        }
+    }
+    Ok(())
+}
+
+fn content<'a>(image: &'a Image, snapshot: &[&str]) -> Result<Content<'a>, Error> {
+    let disk = match snapshot {
+        [] => Disk::Active,
+        names => Disk::Snapshot(lookup::by_name(&image.snapshots()?, names[0].as_bytes())?),
+    };
+    image.content(disk)
+}
+
+fn cluster(image: &Image) -> Vec<u8> {
+    vec![0; usize::try_from(image.header().cluster_bytes()).expect("at most 2 MiB")]
+}
+
+fn within(cluster: &[u8], bytes: u64) -> usize {
+    usize::try_from(bytes).map_or(cluster.len(), |bytes| bytes.min(cluster.len()))
 }
 
 /// Counts bytes of guest data by where they are stored, not by what they contain.

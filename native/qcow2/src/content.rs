@@ -186,7 +186,7 @@ impl Content<'_> {
     fn entry(&mut self, guest: u64) -> Result<u64> {
         let header = &self.image.header;
         let slot = usize::try_from(guest / header.l1_entry_span()).unwrap_or(usize::MAX);
-        let index = usize::try_from(guest % header.l1_entry_span() >> header.cluster_bits)
+        let index = usize::try_from((guest % header.l1_entry_span()) >> header.cluster_bits)
             .expect("inside a table");
         let Some(&l1_entry) = self.l1.get(slot) else { return Ok(0) };
         let at = self.l1_offset + slot as u64 * 8;
@@ -258,14 +258,14 @@ impl<'a> Replacement<'a> {
         let mut active = slots(self.planner.active_l1());
         let mut fresh = Vec::new();
         let used = usize::try_from(header.l1_entries_for(header.size)).expect("at most 2^22");
-        for slot in 0..used {
+        for (index, slot) in active.iter_mut().enumerate().take(used) {
             let span = header.l1_entry_span();
-            let guest = slot as u64 * span..((slot as u64 + 1) * span).min(header.size);
-            if active[slot] == Slot::Table(0) && !self.has_data(&guest) {
+            let guest = index as u64 * span..((index as u64 + 1) * span).min(header.size);
+            if *slot == Slot::Table(0) && !self.has_data(&guest) {
                 continue;
             }
             if let Some(table) = self.replace_table(guest, placed)? {
-                active[slot] = Slot::Fresh(fresh.len());
+                *slot = Slot::Fresh(fresh.len());
                 fresh.push(table);
             }
         }

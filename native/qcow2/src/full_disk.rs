@@ -2,20 +2,20 @@
 //!
 //! Space comes back in steps, each of them a state that is safe to stop in:
 //!
-//! 1. A header that no longer lists the snapshot: the last one needs the header sector alone; else
-//!    the shorter table goes into free clusters that already own blocks. From here there are leaks,
-//!    no errors, and guests may write.
+//! 1. A header that no longer lists the snapshot ([`Listing`] says how without a new block). From
+//!    here there are leaks, no errors, and guests may write.
 //! 2. What a walk over every remaining table proved unused is punched. Counts still say "in use".
 //! 3. The ordinary commit, which now has space: a recount, after which nothing leaks.
 //!
 //! Stopped between 1 and 3, the next changing command meets the leaks and counts anew by itself.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::encode_table;
+use crate::format::header::SECTOR_BYTES;
+use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, SnapshotAfter};
-use crate::snapshot::{carried, slots};
-use crate::transaction::{CommitOptions, Committed, commit, commit_listing, punch};
+use crate::plan::{Goal, Planner};
+use crate::snapshot::slots;
+use crate::transaction::{CommitOptions, Committed, Listing, commit, commit_listing, punch};
 
 /// Deletes snapshot `index`. `refused` is what the ordinary way said.
 pub(crate) fn delete(
@@ -24,40 +24,25 @@ pub(crate) fn delete(
     options: &mut CommitOptions<'_>,
     refused: Error,
 ) -> Result<Committed> {
-    let mut after = carried(&image.snapshots()?, image.header.size);
-    after.remove(index);
-    let entries: Vec<_> = after
-        .into_iter()
-        .map(|s| match s {
-            SnapshotAfter::Kept { entry, .. } | SnapshotAfter::New(entry) => entry,
-        })
-        .collect();
-    let length = encode_table(&entries).len() as u64;
-    let place = match length.div_ceil(image.header.cluster_bytes()) {
-        0 => None,
-        count => {
-            let mut walked = Planner::new(image)?.plan(Goal::same(&image.header))?;
-            let Some(first) = walked.find_free_with_blocks(image, count)? else {
-                return Err(refused);
-            };
-            Some(first..first + count)
-        }
+    let Some(listing) = shorter_listing(image, index)? else {
+        return Err(refused.with_hint(
+            "not even the list of snapshots can be rewritten; deleting the newest one needs \
+             no space",
+        ));
     };
-    let mut done = commit_listing(image, &entries, place, options)?;
+    let mut done = commit_listing(image, &listing, options)?;
 
-    // The snapshot is gone, so from here on nothing may claim that nothing happened: what fails now
-    // only keeps the space for the next change.
+    // The snapshot is gone: from here on no error may claim that nothing happened. What fails now
+    // keeps the space for the next change, and that is what is said.
     match reclaim(image, &mut done, options) {
-        Err(error) if error.kind() == Kind::Unsettled => Err(error),
-        Err(error) => {
-            done.punch_failure = Some(std::io::Error::other(error));
-            Ok(done)
-        }
-        Ok(()) => Ok(done),
+        Err(error) if error.kind() == Kind::Unsettled => return Err(error),
+        Err(error) => done.punch_failure = Some(std::io::Error::other(error)),
+        Ok(()) => {}
     }
+    Ok(done)
 }
 
-/// Steps 2 and 3.
+/// Steps 2 and 3: holes for what leaks, then counts that agree.
 fn reclaim(image: &mut Image, done: &mut Committed, options: &mut CommitOptions<'_>) -> Result<()> {
     let planner = Planner::new(image)?;
     let goal = Goal {
@@ -73,4 +58,51 @@ fn reclaim(image: &mut Image, done: &mut Committed, options: &mut CommitOptions<
     done.punched_bytes += last.punched_bytes;
     done.punch_failure = done.punch_failure.take().or(last.punch_failure);
     Ok(())
+}
+
+/// How the list without entry `index` can be committed on blocks that the file owns already; none
+/// where it cannot.
+fn shorter_listing(image: &Image, index: usize) -> Result<Option<Listing>> {
+    let entries = image.snapshots()?;
+    if index + 1 == entries.len() {
+        return Ok(Some(Listing::Shorter { count: index }));
+    }
+    if let Some(listing) = moved_last(image, &entries, index)? {
+        return Ok(Some(listing));
+    }
+    let mut rest = entries;
+    rest.remove(index);
+    let table = encode_table(&rest);
+    let count = (table.len() as u64).div_ceil(image.header.cluster_bytes());
+    let mut walked = Planner::new(image)?.plan(Goal::same(&image.header))?;
+    let place = walked.find_free_with_blocks(image, count)?;
+    Ok(place.map(|first| Listing::Elsewhere {
+        count: rest.len(),
+        table,
+        clusters: first..first + count,
+    }))
+}
+
+/// The table with entry `index` moved to its end, where that changes one sector: the same snapshots
+/// in another order, and then a shorter list.
+fn moved_last(image: &Image, entries: &[SnapshotEntry], index: usize) -> Result<Option<Listing>> {
+    let mut old = encode_table(entries);
+    old.resize(old.len().next_multiple_of(SECTOR_BYTES), 0);
+    let mut stored = vec![0; old.len()];
+    image.storage().read_at(&mut stored, image.header.snapshots_offset)?;
+    let mut moved = entries.to_vec();
+    let doomed = moved.remove(index);
+    moved.push(doomed);
+    let mut new = encode_table(&moved);
+    new.resize(old.len(), 0);
+    let sectors = |bytes: &[u8]| bytes.as_chunks::<SECTOR_BYTES>().0.to_vec();
+    let (old_sectors, new_sectors) = (sectors(&old), sectors(&new));
+    let mut changed = (0..old_sectors.len()).filter(|&n| old_sectors[n] != new_sectors[n]);
+    let (Some(only), None) = (changed.next(), changed.next()) else { return Ok(None) };
+    // Where the table has something in its padding, nothing is edited.
+    Ok((stored == old).then(|| Listing::Reordered {
+        count: entries.len() - 1,
+        offset: image.header.snapshots_offset + (only * SECTOR_BYTES) as u64,
+        sector: Box::new(new_sectors[only]),
+    }))
 }

@@ -100,7 +100,7 @@ impl Image {
                 Kind::MarkedDirty,
                 "The image is marked dirty: its reference counts may be stale",
             )
-            .with_hint("hint: repair it first, for example with `qemu-img check -r all`"));
+            .with_hint("repair it first, for example with `qemu-img check -r all`"));
         }
         self.ensure_mapped_here()
     }
@@ -109,7 +109,7 @@ impl Image {
     pub(crate) fn ensure_mapped_here(&self) -> Result<()> {
         if self.header.has(incompatible::DATA_FILE) {
             return Err(Error::new(Kind::UnsupportedFeature, "Operation not supported")
-                .with_hint("hint: the image keeps its data in an external data file"));
+                .with_hint("the image keeps its data in an external data file"));
         }
         if self.header.extended_l2() {
             return Err(Error::new(
@@ -187,7 +187,7 @@ pub mod lookup {
                     .map(|e| String::from_utf8_lossy(&e.id).into_owned())
                     .collect();
                 Err(Error::new(Kind::SnapshotAmbiguous, "Several snapshots have that name")
-                    .with_hint(format!("hint: their ids are {}", ids.join(", "))))
+                    .with_hint(format!("their ids are {}", ids.join(", "))))
             }
         }
     }

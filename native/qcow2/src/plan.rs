@@ -225,7 +225,7 @@ impl<'a> Planner<'a> {
         let read = &mut |buf: &mut [u8], at: u64| Ok(self.storage.read_at(buf, at)?);
         let encryption = crate::format::encryption::owned_ranges(&header, self.image.file_bytes)?;
         self.bitmaps = crate::format::bitmap::owned_ranges(&header, self.image.file_bytes, read)?;
-        for range in encryption {
+        if let Some(range) = encryption {
             let clusters = self.clusters(range.start, range.end - range.start);
             self.claim(clusters.clone())?;
             self.standing.push(clusters);
@@ -265,7 +265,7 @@ impl<'a> Planner<'a> {
         }
         header.size = goal.size;
 
-        let uses = self.count_uses(&goal)?;
+        let mut uses = self.count_uses(&goal)?;
         self.claim_l2_tables(&uses, goal.recount)?;
         let distinct_bytes = uses.len() as u64 * header.cluster_bytes();
         let mut proven = distinct_bytes <= PROOF_BYTES && self.knows_all_references();
@@ -289,6 +289,16 @@ impl<'a> Planner<'a> {
         let leaks = if complete { self.refcounts.unseen(self.storage)? } else { Vec::new() };
         let recount = goal.recount || !leaks.is_empty();
         proven = complete;
+        // A recount lowers counts under the active tables too, so that their flags must follow; and
+        // what nobody references in the state on disk may be written, whatever its count says.
+        if recount && goal.active.is_none() {
+            let active = self.active_l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK));
+            goal.active = Some(active.collect());
+            uses = self.count_uses(&goal)?;
+        }
+        if complete && (!goal.recount || goal.snapshots.is_none()) {
+            self.refcounts.trust_walk();
+        }
 
         let gone = self.tables_that_go(&goal);
         if recount {

@@ -69,6 +69,8 @@ pub(crate) struct Refcounts {
     /// Index into `blocks` plus one; 0 where not loaded.
     slots: Vec<u32>,
     blocks: Vec<Block>,
+    /// The walk saw every reference of the state on disk.
+    walk_is_complete: bool,
 }
 
 impl Refcounts {
@@ -99,6 +101,7 @@ impl Refcounts {
             slots: vec![0; table.len()],
             table,
             blocks: Vec::new(),
+            walk_is_complete: false,
         })
     }
 
@@ -119,7 +122,7 @@ impl Refcounts {
 
     fn locate(&self, cluster: u64) -> (usize, usize) {
         let block = usize::try_from(cluster >> self.block_bits).unwrap_or(usize::MAX);
-        let entry = (cluster & (self.block_entries() - 1)) as usize;
+        let entry = usize::try_from(cluster & (self.block_entries() - 1)).expect("at most 2^24");
         (block, entry)
     }
 
@@ -135,6 +138,15 @@ impl Refcounts {
             self.insert(index, bytes, false);
         }
         Ok(Some(&mut self.blocks[self.slots[index] as usize - 1]))
+    }
+
+    fn is_empty_block(&self, storage: &dyn Storage, index: usize) -> Result<bool> {
+        let offset = self.table[index];
+        let mut bytes = vec![0; 1 << self.cluster_bits];
+        if offset != 0 {
+            storage.read_at(&mut bytes, offset)?;
+        }
+        Ok(bytes.iter().all(|&byte| byte == 0))
     }
 
     fn insert(&mut self, index: usize, bytes: Vec<u8>, dirty: bool) {
@@ -176,7 +188,8 @@ impl Refcounts {
             let block = self
                 .block(storage, index)?
                 .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
-            apply(block, entry..entry + count as usize, first)?;
+            let end = entry + usize::try_from(count).expect("at most 2^24");
+            apply(block, entry..end, first)?;
             first += count;
         }
         Ok(())
@@ -338,6 +351,10 @@ impl Refcounts {
     pub fn unseen(&mut self, storage: &dyn Storage) -> Result<Vec<Range<u64>>> {
         let mut runs = Vec::new();
         for index in 0..self.table.len() {
+            // A block of zeros is not worth keeping: a sparse file may name very many of them.
+            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
+                continue;
+            }
             let first = (index as u64) << self.block_bits;
             let Some(block) = self.block(storage, index)? else { continue };
             for (word, (in_use, seen)) in block.in_use.0.iter().zip(&block.seen.0).enumerate() {
@@ -403,8 +420,15 @@ impl Refcounts {
         Ok(runs)
     }
 
+    /// From now on what the walk did not see is free, even if it is counted: a leak. Without this, a
+    /// full disk whose leaks give no block back would stay full.
+    pub fn trust_walk(&mut self) {
+        self.walk_is_complete = true;
+    }
+
     /// First run of `count` clusters inside `within` that starts on a multiple of `align`, was free
-    /// on disk, and was seen by nobody. Clusters that no block counts are free.
+    /// on disk (unless the walk is to be trusted), and was seen by nobody. Clusters that no block
+    /// counts are free.
     pub fn find_free(
         &mut self,
         storage: &dyn Storage,
@@ -412,6 +436,7 @@ impl Refcounts {
         count: u64,
         align: u64,
     ) -> Result<Option<u64>> {
+        let trusts_walk = self.walk_is_complete;
         let mut start = within.start.next_multiple_of(align);
         let mut at = start;
         while start.checked_add(count).is_some_and(|end| end <= within.end) {
@@ -424,7 +449,8 @@ impl Refcounts {
                 at += left;
                 continue;
             };
-            let word = block.in_use.0[entry / 64] | block.seen.0[entry / 64];
+            let believed = if trusts_walk { 0 } else { block.in_use.0[entry / 64] };
+            let word = believed | block.seen.0[entry / 64];
             let bit = entry % 64;
             let in_word = (64 - bit as u64).min(left);
             let free = u64::from((word >> bit).trailing_zeros()).min(in_word);
@@ -501,7 +527,7 @@ fn shift(
 
 fn overflow(order: RefcountOrder) -> Error {
     Error::new(Kind::RefcountOverflow, "Invalid argument").with_hint(format!(
-        "hint: the image counts references with {} bits, and this would need more",
+        "the image counts references with {} bits, and this would need more",
         1 << order.get()
     ))
 }

@@ -248,7 +248,7 @@ fn next_id(entries: &[SnapshotEntry], least: u64) -> u64 {
     }
     let used: std::collections::BTreeSet<_> =
         entries.iter().map(SnapshotEntry::numeric_id).collect();
-    (least.max(1)..).find(|id| !used.contains(id)).expect("fewer entries than numbers")
+    (least.max(1)..=u64::MAX).find(|id| !used.contains(id)).expect("fewer entries than numbers")
 }
 
 #[cfg(test)]

@@ -141,22 +141,36 @@ fn switch(
     options: &CommitOptions<'_>,
     done: &mut Committed,
 ) -> Result<()> {
-    let switched = (|| {
-        image.storage.write_at(&header.sector(), 0)?;
-        done.written_bytes += SECTOR_BYTES as u64;
-        if options.staged { Ok(()) } else { flush(image, done) }
-    })();
-    let Err(error) = switched else { return Ok(()) };
-    // The new sector may be in the cache, on the medium, or nowhere. Only the old one, durable, makes
-    // this a refusal.
     let old = image.header.raw_sector();
-    match image.storage.write_at(old, 0).and_then(|()| image.storage.flush()) {
-        Ok(()) => Err(error),
-        Err(_) => Err(Error::new(
+    let restore = || image.storage.write_at(old, 0).and_then(|()| image.storage.flush());
+    let written = image.storage.write_at(&header.sector(), 0);
+    let (error, restored) = if let Err(error) = written {
+        // A file system without space may refuse the old sector too; but if the new one never came
+        // into the cache, there is nothing to put right.
+        (error.into(), restore().or_else(|_| ensure_holds(image, old)))
+    } else {
+        done.written_bytes += SECTOR_BYTES as u64;
+        let flushed = if options.staged { Ok(()) } else { flush(image, done) };
+        let Err(error) = flushed else { return Ok(()) };
+        // The new sector may be in the cache, in the disk's own cache, or on the medium. Only the old
+        // one, flushed, makes this a refusal: reading it back proves nothing.
+        (error, restore())
+    };
+    Err(match restored {
+        Ok(()) => error,
+        Err(_) => Error::new(
             Kind::Unsettled,
             format!("{error}, and the old state could not be written back"),
-        )),
-    }
+        ),
+    })
+}
+
+/// Checks that both the cache and the medium hold `sector`.
+fn ensure_holds(image: &Image, sector: &[u8; SECTOR_BYTES]) -> io::Result<()> {
+    let (mut cached, mut durable) = ([0; SECTOR_BYTES], [0; SECTOR_BYTES]);
+    image.storage.read_durable(&mut durable, 0)?;
+    image.storage.read_at(&mut cached, 0)?;
+    if cached == *sector && durable == *sector { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
 }
 
 fn adopt(image: &mut Image, header: Header) {
@@ -164,33 +178,67 @@ fn adopt(image: &mut Image, header: Header) {
     image.header.settle();
 }
 
-/// Commits a header that lists `entries` and nothing else anew: what a removed snapshot used stays
-/// counted, so it leaks until a recount. Needs no new block of the file system.
-///
-/// `place` holds clusters that nobody references, for the table; none if the table is empty. Their
-/// counts are raised in place first, one sector at a time: a crash then leaves them as leaks.
+/// A shorter list of snapshots that needs no new block of the file system.
+#[derive(Debug)]
+pub(crate) enum Listing {
+    /// The same table, of which only the first `count` entries are read.
+    Shorter {
+        /// Entries that stay.
+        count: usize,
+    },
+    /// One sector of the table is replaced, which moves the entry that goes to the end; then as
+    /// [`Listing::Shorter`].
+    Reordered {
+        /// Entries that stay.
+        count: usize,
+        /// Host offset of the sector.
+        offset: u64,
+        /// What it will hold.
+        sector: Box<[u8; SECTOR_BYTES]>,
+    },
+    /// A table in clusters that nobody references and that own blocks. Their counts are raised in
+    /// place first, one sector at a time: a crash then leaves them as leaks.
+    Elsewhere {
+        /// Entries that stay.
+        count: usize,
+        /// The table.
+        table: Vec<u8>,
+        /// Where it goes.
+        clusters: Range<u64>,
+    },
+}
+
+/// Commits a header that lists fewer snapshots and changes nothing else: what a removed one used
+/// stays counted, so it leaks until a recount.
 pub(crate) fn commit_listing(
     image: &mut Image,
-    entries: &[SnapshotEntry],
-    place: Option<Range<u64>>,
+    listing: &Listing,
     options: &mut CommitOptions<'_>,
 ) -> Result<Committed> {
     let mut done = Committed::default();
     ensure_settled(image, &mut done)?;
     let mut header = image.header.clone();
-    header.snapshot_count = u32::try_from(entries.len()).expect("at most 65 536");
-    header.snapshots_offset = 0;
-    if let Some(place) = place {
-        raise_in_place(image, place.clone(), &mut done)?;
-        flush(image, &mut done)?;
-        let offset = place.start << header.cluster_bits;
-        let mut table = encode_table(entries);
-        let padded = (place.end - place.start) << header.cluster_bits;
-        table.resize(usize::try_from(padded).expect("at most 64 MiB"), 0);
-        image.storage.write_at(&table, offset)?;
-        done.written_bytes += table.len() as u64;
-        flush(image, &mut done)?;
-        header.snapshots_offset = offset;
+    let count = match listing {
+        Listing::Shorter { count } => *count,
+        Listing::Reordered { count, offset, sector } => {
+            image.storage.write_at(&sector[..], *offset)?;
+            done.written_bytes += SECTOR_BYTES as u64;
+            flush(image, &mut done)?;
+            *count
+        }
+        Listing::Elsewhere { count, table, clusters } => {
+            raise_in_place(image, clusters.clone(), &mut done)?;
+            flush(image, &mut done)?;
+            header.snapshots_offset = clusters.start << header.cluster_bits;
+            image.storage.write_at(table, header.snapshots_offset)?;
+            done.written_bytes += table.len() as u64;
+            flush(image, &mut done)?;
+            *count
+        }
+    };
+    header.snapshot_count = u32::try_from(count).expect("at most 65 536");
+    if count == 0 {
+        header.snapshots_offset = 0;
     }
     let planned = PlannedCommit {
         before: fields(image.header.raw_sector()),
@@ -225,7 +273,7 @@ pub(crate) fn ensure_settled(image: &Image, done: &mut Committed) -> Result<()> 
         Kind::Unsettled,
         "The header on the disk differs from the one in memory: an earlier write did not reach it",
     )
-    .with_hint("hint: make a copy of the image before anything else; its last writer lost data"))
+    .with_hint("make a copy of the image before anything else; its last writer lost data"))
 }
 
 fn flush(image: &Image, done: &mut Committed) -> Result<()> {

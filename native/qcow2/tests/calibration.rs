@@ -300,6 +300,9 @@ fn the_oracle_and_qemu_img_agree_on_what_is_clean_even_after_a_guest() {
     }
 }
 
+/// Damages an image in one way.
+type Poke<'a> = &'a dyn Fn(&mut SparseImage);
+
 #[test]
 fn the_oracle_finds_each_kind_of_damage_that_qemu_img_finds() {
     let has_qemu = qemu::is_installed();
@@ -314,7 +317,6 @@ fn the_oracle_finds_each_kind_of_damage_that_qemu_img_finds() {
     let entry = be64(&fixture.image, entry_at);
     let data = (entry & !COPIED) >> layout.cluster_bits;
 
-    type Poke<'a> = &'a dyn Fn(&mut SparseImage);
     let pokes: [(&str, Poke<'_>); 6] = [
         ("COPIED missing", &|image| put64(image, entry_at, entry & !COPIED)),
         ("count too high", &|image| layout.set_refcount(image, data, 2).unwrap()),

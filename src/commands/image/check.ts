@@ -62,7 +62,8 @@ The exit status says what was found:
       () => unwrap(context.native.imageCheck({ path: file, forceShare: options.forceShare })),
       file,
       ({ reason }) => `Check failed: ${reason}`,
-      ({ code }) => (code === "unsupported-feature" ? NOT_SUPPORTED : 1),
+      ({ code, stage }) =>
+        code === "unsupported-feature" && stage === "operation" ? NOT_SUPPORTED : 1,
     );
     sayProblems(report, context);
     if (!options.quiet) {
@@ -119,7 +120,7 @@ function asJson(report: CheckReport, file: string): Json {
   return {
     "image-end-offset": report.imageEndOffset,
     "compressed-clusters": unlessZero(report.compressedClusters),
-    "total-clusters": report.totalClusters,
+    "total-clusters": unlessZero(report.totalClusters),
     corruptions: unlessZero(report.corruptions),
     "check-errors": report.checkErrors,
     leaks: unlessZero(report.leaks),

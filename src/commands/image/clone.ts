@@ -49,6 +49,9 @@ and the reason is printed. A target that exists is never replaced.`,
     if (source === undefined || targets.length === 0) {
       throw new UsageError("Expecting an image file name and at least one target");
     }
+    if (options.fromSnapshot !== undefined && options.keepSnapshots) {
+      throw new UsageError("Cannot mix '--from-snapshot' and '--keep-snapshots'");
+    }
     requireQcow2(options.format, source);
     refuseRepeated(source, targets);
     const { fromSnapshot, keepSnapshots, strategy = "auto" } = options;

@@ -121,7 +121,7 @@ function announcement(
 
 /** What the system refuses is the creation. */
 function createReason({ code, stage, reason }: Failure, file: string): string {
-  const refused = ["not-found", "permission-denied", "read-only", "not-a-file"].includes(code);
+  const refused = ["not-found", "permission-denied", "read-only"].includes(code);
   return stage === "open" && refused && !reason.startsWith("Could not")
     ? `Could not create '${file}': ${reason}`
     : reason;

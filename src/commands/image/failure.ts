@@ -16,7 +16,7 @@ export function attempt<Report>(
 ): Report {
   return translate(operation, path, (failure, file) => ({
     message:
-      failure.stage === "open"
+      failure.stage === "open" && file === path
         ? `Could not open '${file}': ${openReason(failure, file)}`
         : sentence(failure),
     status: status(failure),
@@ -54,6 +54,9 @@ function hints({ code, reason, hint = "" }: Failure, file: string): string[] {
   const lines = hint.split("\n").filter((line) => line !== "");
   if (code === "in-use" && reason.startsWith("Failed to get") && !lines.some(isQemus)) {
     lines.unshift(`Is another process using the image [${file}]?`);
+  }
+  if (code === "snapshot-ambiguous") {
+    lines.push("`image snapshot --rename ID NEW FILE` gives one of them a name of its own");
   }
   return lines.map((line) => (line.startsWith("hint: ") || isQemus(line) ? line : `hint: ${line}`));
 }

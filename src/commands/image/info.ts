@@ -55,6 +55,7 @@ function asText(info: ImageInfo, show: (name: string) => string): string {
   ];
   if (info.encryption !== undefined) lines.push("encrypted: yes");
   lines.push(`cluster_size: ${info.clusterSize}`);
+  if (info.dirty) lines.push("cleanly shut down: no");
   if (info.backingFile !== undefined) {
     const actual = resolveBacking(info.path, info.backingFile);
     const note = actual === info.backingFile ? "" : ` (actual path: ${show(actual)})`;

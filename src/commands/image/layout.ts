@@ -67,7 +67,7 @@ export function layoutHelp(): string {
 /** Splits `a=b,c=d,,e,nof` into names and values; two commas are one in a value. */
 export function splitOptions(text: string): [name: string, value: string][] {
   return [...text.matchAll(/([^=,]*)(?:=((?:[^,]|,,)*))?(?:,|$)/g)]
-    .slice(0, text.endsWith(",") ? undefined : -1)
+    .slice(0, -1) // the last match is the empty one at the end
     .map(([, name = "", value]): [string, string] => {
       if (value !== undefined) return [name, value.replaceAll(",,", ",")];
       return name.startsWith("no") && KNOWN.has(name.slice(2))

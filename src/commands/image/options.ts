@@ -34,8 +34,11 @@ export function oneFile(operands: readonly string[]): string {
   return file;
 }
 
-/** Refuses other formats than qcow2 by name. */
+/** Refuses other formats than qcow2 by name, and what is no name of a file. */
 export function requireQcow2(format: string | undefined, file: string, status = 1): void {
+  if (file === "") {
+    throw new CommandError("Could not open '': The 'file' block driver requires a file name");
+  }
   if (format === undefined || format === "qcow2") return;
   const reason = isOtherFormat(format)
     ? `only qcow2 images are supported, not ${format}`

@@ -37,7 +37,11 @@ Each change happens completely or not at all, whatever interrupts it.`,
       "what it holds now is lost unless it is in a snapshot",
   )
   .option("-d, --delete <name>", "Delete the snapshot of this name")
-  .option("--rename <old>", "Give the snapshot of this name the name NEW (an addition to qemu-img)")
+  .option(
+    "--rename <old>",
+    "Give the snapshot of this ID or, if there is none, this name the name NEW (an addition to " +
+      "qemu-img)",
+  )
   .option("-q, --quiet", "Accepted as by qemu-img; there is nothing to be quiet about")
   .option("-f, --format <format>", FORMAT_HELP)
   .option("-U, --force-share", `${FORCE_SHARE_HELP} (only with -l)`)

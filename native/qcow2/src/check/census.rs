@@ -14,6 +14,7 @@ use super::entries::{self, Geometry, Sink};
 use super::problem::Problem;
 use super::reader::Reader;
 use super::references::References;
+use super::report::Teller;
 use super::steps::{L1, Step};
 use super::stored::Stored;
 use crate::error::Result;
@@ -57,14 +58,19 @@ struct Named {
     active_times: u64,
 }
 
-/// Takes the census. On a read error the level of the table comes with it, for the line to print.
+/// Takes the census. A table that cannot be read is told, and ends it.
 pub(super) fn take(
     geometry: Geometry,
     reader: Reader<'_>,
     stored: &Stored<'_>,
     steps: &[Step],
     clusters: u64,
-) -> Result<Census, (u8, crate::Error)> {
+    teller: &mut Teller<'_>,
+) -> Result<Census> {
+    let mut failed = |level, error| {
+        teller.tell(&Problem::ReadFailed { level });
+        error
+    };
     let mut census = Census {
         references: References::new(clusters),
         corruptions: 0,
@@ -86,9 +92,9 @@ pub(super) fn take(
             }
         }
     }
-    let names =
-        count_names(geometry, reader, stored, &tables, &mut census).map_err(|error| (1, error))?;
-    read_tables(geometry, reader, stored, &names, &mut census).map_err(|error| (2, error))?;
+    let names = count_names(geometry, reader, stored, &tables, &mut census)
+        .map_err(|error| failed(1, error))?;
+    read_tables(geometry, reader, stored, &names, &mut census).map_err(|error| failed(2, error))?;
     census.overflows = census.references.excess_over(geometry.max_refcount);
     census.corruptions += census.overflows;
     Ok(census)

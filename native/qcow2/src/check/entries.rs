@@ -14,6 +14,7 @@ use crate::format::mapping::{
 #[derive(Clone, Copy)]
 pub(super) struct Geometry {
     pub cluster_bits: u32,
+    /// Length of the file in whole sectors of 512 bytes, which is how QEMU measures it.
     pub file_bytes: u64,
     /// Guest data lives in another file; offsets of data mean nothing here.
     pub external_data: bool,
@@ -25,7 +26,7 @@ impl Geometry {
     pub fn new(header: &Header, file_bytes: u64) -> Self {
         Self {
             cluster_bits: header.cluster_bits,
-            file_bytes,
+            file_bytes: file_bytes.next_multiple_of(512),
             external_data: header.has(incompatible::DATA_FILE),
             max_refcount: u64::MAX >> (64 - header.refcount_bits()),
         }
@@ -47,7 +48,7 @@ impl Geometry {
 
     /// Numbers of the clusters that a region touches; `bytes` is not 0.
     pub fn clusters(&self, offset: u64, bytes: u64) -> std::ops::Range<u64> {
-        offset >> self.cluster_bits..(offset + bytes - 1 >> self.cluster_bits) + 1
+        offset >> self.cluster_bits..((offset + bytes - 1) >> self.cluster_bits) + 1
     }
 }
 

@@ -83,11 +83,7 @@ pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckRepor
     let stored = Stored::load(header, reader, clusters)?;
     let steps = steps::steps(image, reader)?;
     let mut teller = Teller::new(tell);
-    let mut census =
-        census::take(geometry, reader, &stored, &steps, clusters).map_err(|(level, error)| {
-            teller.tell(&Problem::ReadFailed { level });
-            error
-        })?;
+    let mut census = census::take(geometry, reader, &stored, &steps, clusters, &mut teller)?;
     let mut report = CheckReport {
         total_clusters: (header.size & !0x1ff).div_ceil(header.cluster_bytes()),
         allocated_clusters: census.layout.allocated,

@@ -16,9 +16,9 @@ use crate::format::mapping::OFFSET_MASK;
 
 /// L1 entries that are kept for telling; with more, the list of problems is not complete.
 const MAX_ENTRIES: usize = 1 << 20;
-/// L2 tables that are gone through again where references overflow, which cannot be told without
+/// L2 entries that are gone through again where references overflow, which cannot be told without
 /// counting along.
-const MAX_TABLES: u64 = 1 << 16;
+const MAX_STEPS: u64 = 1 << 26;
 
 /// Tells what is wrong with tables and entries.
 pub(super) fn tell_mapping(
@@ -33,14 +33,13 @@ pub(super) fn tell_mapping(
     let bad = bad_entries(geometry, reader, steps, census)?;
     let mut narrator = Narrator { geometry, counted, teller };
     let mut table = L2Reader::new(geometry, reader);
-    let mut tables_left = MAX_TABLES;
     for step in steps {
         match step {
             Step::Problem(problem) => narrator.problem(problem.clone()),
             Step::Region { offset, bytes } => narrator.reference(*offset, *bytes),
             Step::Table(l1) => {
                 narrator.reference(l1.offset, l1.bytes());
-                if l1.offset.saturating_add(l1.bytes()) > i64::MAX as u64 {
+                if l1.entries > 0 && l1.offset.saturating_add(l1.bytes()) > i64::MAX as u64 {
                     // No file reaches that far: where QEMU gives up.
                     narrator.teller.tell(&Problem::ReadFailed { level: 1 });
                     return Err(Error::new(Kind::Io, "Input/output error").at(l1.offset));
@@ -48,16 +47,15 @@ pub(super) fn tell_mapping(
                 let first = bad.partition_point(|&(at, _)| at < l1.offset);
                 let mine = bad[first..].iter().take_while(|(at, _)| at - l1.offset < l1.bytes());
                 for &(_, entry) in mine {
-                    if narrator.teller.is_full() || tables_left == 0 {
+                    if narrator.teller.is_full() || table.steps > MAX_STEPS {
                         return Ok(());
                     }
                     let offset = entries::l1_entry(&geometry, entry, &mut narrator);
-                    if narrator.counted.is_some() {
-                        tables_left -= 1;
-                    } else if census.bad_tables.binary_search(&offset).is_err() {
+                    let is_bad = census.bad_tables.binary_search(&offset).is_ok();
+                    if !is_bad && narrator.counted.is_none() {
                         continue;
                     }
-                    for (index, entry) in table.entries(offset)? {
+                    for &(index, entry) in table.entries(offset)? {
                         entries::l2_entry(&geometry, index, entry, &mut narrator);
                     }
                 }
@@ -121,7 +119,7 @@ pub(super) fn tell_copied(
         if !leads {
             continue;
         }
-        for (_, entry) in table.entries(entry & OFFSET_MASK)? {
+        for &(_, entry) in table.entries(entry & OFFSET_MASK)? {
             if let Some(refcount) = entries::copied_contradiction(&geometry, entry, stored) {
                 teller.tell(&Problem::CopiedData { entry, refcount });
             }
@@ -133,24 +131,34 @@ pub(super) fn tell_copied(
 /// Reads L2 tables, and the same one only once in a row.
 struct L2Reader<'a> {
     reader: Reader<'a>,
-    offset: Option<u64>,
     bytes: Vec<u8>,
+    offset: Option<u64>,
+    /// Those that are not 0, with their indices.
+    entries: Vec<(u64, u64)>,
+    /// Entries that were decoded or handed out.
+    steps: u64,
 }
 
 impl<'a> L2Reader<'a> {
     fn new(geometry: Geometry, reader: Reader<'a>) -> Self {
-        Self { reader, offset: None, bytes: vec![0; 1 << geometry.cluster_bits] }
+        let bytes = vec![0; 1 << geometry.cluster_bits];
+        Self { reader, bytes, offset: None, entries: Vec::new(), steps: 0 }
     }
 
-    /// The entries of the table at `offset`, with their indices.
-    fn entries(&mut self, offset: u64) -> Result<impl Iterator<Item = (u64, u64)>> {
+    /// The entries of the table at `offset` that are not 0, with their indices.
+    fn entries(&mut self, offset: u64) -> Result<&[(u64, u64)]> {
         if self.offset != Some(offset) {
             self.offset = None;
             self.reader.fill(&mut self.bytes, offset)?;
+            let entries = self.bytes.as_chunks::<8>().0.iter();
+            let numbered = (0..).zip(entries.map(|&bytes| u64::from_be_bytes(bytes)));
+            self.entries.clear();
+            self.entries.extend(numbered.filter(|&(_, entry)| entry != 0));
             self.offset = Some(offset);
+            self.steps += self.bytes.len() as u64 / 8;
         }
-        let entries = self.bytes.as_chunks::<8>().0.iter();
-        Ok((0..).zip(entries.map(|&bytes| u64::from_be_bytes(bytes))))
+        self.steps += 1 + self.entries.len() as u64;
+        Ok(&self.entries)
     }
 }
 

@@ -15,8 +15,9 @@ pub(super) struct References {
     large: HashMap<usize, u64>,
 }
 
+/// A cluster number, or what is counted by them, as an index.
 #[expect(clippy::cast_possible_truncation, reason = "cluster numbers are below 2^31, `check` saw")]
-fn index(cluster: u64) -> usize {
+pub(super) fn index(cluster: u64) -> usize {
     cluster as usize
 }
 
@@ -89,7 +90,7 @@ impl References {
                 .values()
                 .fold(0, |sum, count| sum.saturating_add(count.saturating_sub(max)));
         }
-        if self.counts.iter().fold(0, |most, &count| most.max(count)) as u64 <= max {
+        if u64::from(self.counts.iter().fold(0, |most, &count| most.max(count))) <= max {
             return 0;
         }
         let over = |cluster| self.at(cluster).saturating_sub(max);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::reader::Reader;
+use super::references::index;
 use crate::error::{Error, Result};
 use crate::format::header::Header;
 use crate::format::mapping::decode_table;
@@ -93,10 +94,10 @@ impl<'a> Stored<'a> {
         for word in 0..count.div_ceil(64) {
             let mut ones = 0;
             for bit in 0..64.min(count - word * 64) {
-                let is_one = self.order.get_count(bytes, (word * 64 + bit) as usize) == 1;
+                let is_one = self.order.get_count(bytes, index(word * 64 + bit)) == 1;
                 ones |= u64::from(is_one) << bit;
             }
-            self.exactly_one[(first / 64 + word) as usize] = ones;
+            self.exactly_one[index(first / 64 + word)] = ones;
         }
     }
 
@@ -169,7 +170,7 @@ impl<'a> Stored<'a> {
         let expected = if copied { u64::MAX } else { 0 };
         let mut found = 0;
         for word in first..=last {
-            let mut wrong = self.exactly_one[word as usize] ^ expected;
+            let mut wrong = self.exactly_one[index(word)] ^ expected;
             if word == first {
                 wrong &= u64::MAX << (clusters.start % 64);
             }

@@ -40,7 +40,7 @@ pub(super) fn relocated_backing(
             Kind::UnsupportedFeature,
             "The backing file's name is relative, and its absolute form does not fit the header",
         )
-        .with_hint("hint: clone into the directory of the source"));
+        .with_hint("clone into the directory of the source"));
     }
     Ok(Some(moved))
 }

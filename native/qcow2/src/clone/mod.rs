@@ -182,7 +182,7 @@ impl Image {
             return refuse(
                 Kind::MarkedCorrupt,
                 "The image is marked corrupt",
-                "hint: a clone would carry the damage; repair it first, for example with \
+                "a clone would carry the damage; repair it first, for example with \
                  `qemu-img check -r all`",
             );
         }
@@ -190,14 +190,14 @@ impl Image {
             return refuse(
                 Kind::MarkedDirty,
                 "The image is marked dirty: its reference counts may be stale",
-                "hint: repair it first, for example with `qemu-img check -r all`",
+                "repair it first, for example with `qemu-img check -r all`",
             );
         }
         if self.header.has(DATA_FILE) {
             return refuse(
                 Kind::UnsupportedFeature,
                 "The image keeps its data in an external data file",
-                "hint: copy both files, or convert the image to one without a data file",
+                "copy both files, or convert the image to one without a data file",
             );
         }
         Ok(())

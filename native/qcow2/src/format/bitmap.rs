@@ -17,7 +17,7 @@ pub const IN_USE: u32 = 1;
 pub const AUTO: u32 = 1 << 1;
 
 const EXTENSION_BYTES: usize = 24;
-const ENTRY_BYTES: u64 = 24;
+const ENTRY_BYTES: usize = 24;
 const MAX_BITMAPS: u32 = 65_535;
 const MAX_NAME_BYTES: usize = 1023;
 /// One KiB a bitmap.
@@ -121,8 +121,8 @@ pub fn read_all(header: &Header, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
     let mut names = HashSet::new();
     let mut at = directory.offset;
     while at < end {
-        let mut fixed = [0; ENTRY_BYTES as usize];
-        if end - at < ENTRY_BYTES {
+        let mut fixed = [0; ENTRY_BYTES];
+        if end - at < ENTRY_BYTES as u64 {
             return Err(broken(at));
         }
         if bitmaps.len() >= directory.count as usize {
@@ -133,12 +133,12 @@ pub fn read_all(header: &Header, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
         if be32(&fixed, 20) != 0 {
             return Err(invalid("Bitmap extra data is not supported", at));
         }
-        let next = (at + ENTRY_BYTES + name_bytes as u64).next_multiple_of(8);
+        let next = (at + (ENTRY_BYTES + name_bytes) as u64).next_multiple_of(8);
         if next > end {
             return Err(broken(at));
         }
         let mut name = vec![0; name_bytes];
-        read(&mut name, at + ENTRY_BYTES)?;
+        read(&mut name, at + ENTRY_BYTES as u64)?;
         let bitmap = BitmapInfo {
             name,
             granularity_bits: u32::from(fixed[17]),
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn ranges_outside_the_file_and_bad_table_entries_are_refused() {
         for (value, kind) in [
-            (1 << 63 | 7 * CLUSTER, Kind::InvalidHeader),
+            ((1 << 63) | (7 * CLUSTER), Kind::InvalidHeader),
             (7 * CLUSTER + 512, Kind::InvalidHeader),
             (7 * CLUSTER + 1, Kind::InvalidHeader),
             (10 * CLUSTER, Kind::Corrupt),

@@ -56,12 +56,12 @@ pub fn luks_header(header: &Header) -> Result<Option<LuksHeader>> {
     Ok(Some(place))
 }
 
-/// The byte ranges that the LUKS header owns: none or one, inside a file of `file_bytes` bytes.
-pub fn owned_ranges(header: &Header, file_bytes: u64) -> Result<Vec<Range<u64>>> {
-    let Some(LuksHeader { offset, bytes }) = luks_header(header)? else { return Ok(Vec::new()) };
+/// The byte range that the LUKS header owns, inside a file of `file_bytes` bytes; none without LUKS.
+pub fn owned_ranges(header: &Header, file_bytes: u64) -> Result<Option<Range<u64>>> {
+    let Some(LuksHeader { offset, bytes }) = luks_header(header)? else { return Ok(None) };
     match offset.checked_add(bytes) {
         Some(end) if offset > 0 && end <= file_bytes.next_multiple_of(header.cluster_bytes()) => {
-            Ok(vec![offset..end])
+            Ok(Some(offset..end))
         }
         _ => Err(corrupt(format!("The LUKS header at {offset:#x} is outside the image"), offset)),
     }

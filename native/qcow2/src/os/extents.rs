@@ -27,7 +27,8 @@ pub(crate) fn data_ranges(
             // Nothing but a hole from here to the end.
             Err(error) if is(&error, Errno::NXIO) => break,
             Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::OPNOTSUPP) => {
-                return Ok(Vec::from([within.start..end]));
+                let all = within.start..end;
+                return Ok(Vec::from([all]));
             }
             Err(error) => return Err(error),
         };

@@ -191,15 +191,14 @@ mod tests {
 
     #[test]
     fn a_writer_and_a_reader_in_other_processes_are_told_apart() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let identity = Identity::of_path(file.path()).unwrap();
-        // Open in this process: not another's.
-        assert_eq!(openers(identity), []);
+        // Not open here: a child of another test would have it too, until it starts its program.
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let identity = Identity::of_path(&file).unwrap();
         for (redirection, writes) in [("<", false), ("<>", true), (">>", true)] {
             let script = format!("exec 9{redirection}\"$0\"; echo; read -r wait");
             let mut shell = Command::new("sh")
                 .args(["-c", &script])
-                .arg(file.path())
+                .arg(&file)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -213,6 +212,14 @@ mod tests {
             shell.wait().unwrap();
             assert_eq!(found, [expected], "{redirection}");
         }
+    }
+
+    #[test]
+    fn this_process_is_not_another_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let identity = Identity::of_path(file.path()).unwrap();
+        let own = std::process::id();
+        assert!(openers(identity).iter().all(|opener| opener.process.id != own));
     }
 
     #[test]

@@ -99,23 +99,20 @@ impl Staged {
     pub(crate) fn publish(mut self, durability: Durability) -> io::Result<Published> {
         if durability == Durability::Now {
             // Before the name: a power cut in between must not leave a name without its content
-            // (btrfs keeps the name of a file that was not flushed, and an empty file under it).
+            // (XFS and btrfs keep the name of a file that was not flushed, with nothing under it).
             self.file.sync_data()?;
         }
-        match self.temporary.take() {
-            None => self.directory.link(&self.file, &self.name)?,
-            Some(temporary) => {
-                if let Err(error) = self.directory.rename(&temporary, &self.name) {
-                    self.temporary = Some(temporary);
-                    return Err(error);
-                }
-            }
-        }
+        // Everything that can fail comes before the name.
         let published = Published {
             file: self.file.try_clone()?,
             directory: self.directory.try_clone()?,
             name: self.name.clone(),
         };
+        match &self.temporary {
+            None => self.directory.link(&self.file, &self.name)?,
+            Some(temporary) => self.directory.rename(temporary, &self.name)?,
+        }
+        self.temporary = None;
         if durability == Durability::Now
             && let Err(error) = published.sync_name()
         {
@@ -233,7 +230,10 @@ impl Directory {
             // NFS, for one. A second link fails if the name is taken, as wanted.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())?;
-                Ok(rustix::fs::unlinkat(directory, from, AtFlags::empty())?)
+                rustix::fs::unlinkat(directory, from, AtFlags::empty()).map_err(|error| {
+                    let _ = rustix::fs::unlinkat(directory, to, AtFlags::empty());
+                    io::Error::from(error)
+                })
             }
             result => Ok(result?),
         }
@@ -335,8 +335,8 @@ mod tests {
         assert_eq!(std::fs::read(&target).unwrap(), b"other");
     }
 
-    /// Without the flush before the link btrfs comes back with an empty file, and without the
-    /// directory's own all three come back without a name.
+    /// Without the flush before the link, XFS and btrfs came back with an empty file; without the
+    /// directory's own afterwards, XFS came back without one.
     #[test]
     fn a_published_file_is_whole_after_a_power_cut() {
         for (kind, way) in

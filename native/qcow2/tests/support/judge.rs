@@ -68,7 +68,17 @@ fn clean(image: &SparseImage, leaks_allowed: bool) -> Result<(), Damage> {
 }
 
 /// The library's own check has to find nothing either.
-fn library_clean(_image: &SparseImage, _leaks_allowed: bool) -> Result<(), Damage> {
+fn library_clean(image: &SparseImage, leaks_allowed: bool) -> Result<(), Damage> {
+    let storage = RecordingStorage::from_image(image.clone());
+    let mut problems = Vec::new();
+    let report = Image::open(Box::new(storage))
+        .and_then(|image| {
+            qcow2::check::check(&image, &mut |problem| problems.push(problem.clone()))
+        })
+        .map_err(|error| Damage::Unreadable(format!("check: {error}")))?;
+    if report.corruptions + report.check_errors > 0 || report.leaks > 0 && !leaks_allowed {
+        return Err(Damage::Inconsistent(format!("check: {report:?} {:?}", problems.first())));
+    }
     Ok(())
 }
 
@@ -159,6 +169,9 @@ pub fn difference(view: &View, allowed: &[View]) -> String {
                 .map(|s| String::from_utf8_lossy(&s.name).into_owned())
                 .collect::<Vec<_>>()
         };
+        if view.above_the_end != other.above_the_end {
+            words.push("VM state above the end".to_owned());
+        }
         if names(view) != names(other) {
             words.push(format!("snapshots {:?} not {:?}", names(view), names(other)));
         }

@@ -114,7 +114,10 @@ impl Operation {
                     .zip(&before.snapshots)
                     .all(|(a, b)| a.same_but_name(b) && a.name == b.name)
         };
-        let same_disk = after.active == before.active && after.size == before.size;
+        let same_disk = after.active == before.active
+            && after.above_the_end == before.above_the_end
+            && after.size == before.size;
+        let no_vm_state = after.above_the_end.is_empty();
         match self {
             Self::Create => {
                 assert!(same_disk, "{what}: the active disk changed");
@@ -123,10 +126,9 @@ impl Operation {
                 assert!(old.iter().zip(&before.snapshots).all(|(a, b)| a.same_but_name(b)));
                 assert_eq!((new.name.as_slice(), new.size()), (&b"new"[..], Some(before.size)));
                 // VM state above the disk belongs to the new snapshot too.
-                let disk = before.size.div_ceil(layout.cluster());
-                let mut content = new.content.clone();
-                content.retain(|&cluster, _| cluster < disk);
-                assert_eq!(content, before.active, "{what}: not what the disk contains");
+                let mut content = before.active.clone();
+                content.extend(before.above_the_end.clone());
+                assert!(new.content == content, "{what}: not what the disk contains");
             }
             Self::Apply(name) | Self::ApplyDropping(name) => {
                 assert!(unchanged(after), "{what}: snapshots changed");
@@ -135,7 +137,8 @@ impl Operation {
                 assert_eq!(after.size, size, "{what}");
                 let mut content = snapshot.content.clone();
                 content.retain(|&cluster, _| cluster < size.div_ceil(layout.cluster()));
-                assert_eq!(after.active, content, "{what}: not the snapshot's content");
+                assert!(after.active == content, "{what}: not the snapshot's content");
+                assert!(no_vm_state, "{what}: VM state came into the active disk");
             }
             Self::Delete(name) => {
                 assert!(same_disk, "{what}: the active disk changed");
@@ -157,7 +160,8 @@ impl Operation {
             }
             Self::Grow(size) => {
                 assert!(unchanged(after), "{what}: snapshots changed");
-                assert_eq!(after.active, before.active, "{what}: content changed");
+                assert!(after.active == before.active, "{what}: content changed");
+                assert!(no_vm_state, "{what}: VM state stayed in the active disk");
                 assert_eq!(after.size, size.next_multiple_of(512), "{what}");
             }
             Self::Write(raw) => {

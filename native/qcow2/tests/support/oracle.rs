@@ -21,6 +21,9 @@ pub type Content = BTreeMap<u64, Arc<[u8]>>;
 pub struct View {
     pub size: u64,
     pub active: Content,
+    /// What the active L1 table maps above the end of the disk: VM state that nobody sees, until the disk
+    /// grows over it.
+    pub above_the_end: Content,
     pub snapshots: Vec<SnapshotView>,
 }
 
@@ -92,14 +95,13 @@ pub fn view(image: &SparseImage) -> Result<View> {
     let mut reader = Reader { image, layout: &layout, seen: HashMap::new() };
     let disk = layout.size.div_ceil(layout.cluster());
     let mut active = reader.content(layout.l1_offset, layout.l1_entries)?;
-    // What lies beyond the disk is VM state, which nobody sees.
-    active.retain(|&cluster, _| cluster < disk);
+    let above_the_end = active.split_off(&disk);
     let mut snapshots = Vec::new();
     for row in rows(image, &layout)?.0 {
         let content = reader.content(row.l1_offset, row.l1_entries)?;
         snapshots.push(SnapshotView { content, ..row.view });
     }
-    Ok(View { size: layout.size, active, snapshots })
+    Ok(View { size: layout.size, active, above_the_end, snapshots })
 }
 
 /// What one guest cluster contains.
@@ -147,14 +149,14 @@ impl Reader<'_> {
                 if entry & !COPIED == 0 {
                     continue;
                 }
-                let data = match self.seen.get(&(entry & !COPIED)) {
-                    Some(data) => data.clone(),
-                    None => {
-                        let data = read_cluster(self.image, self.layout, entry)?;
-                        let data = data.iter().any(|&b| b != 0).then(|| Arc::from(data));
-                        self.seen.insert(entry & !COPIED, data.clone());
-                        data
-                    }
+                let known = self.seen.get(&(entry & !COPIED)).cloned();
+                let data = if let Some(data) = known {
+                    data
+                } else {
+                    let data = read_cluster(self.image, self.layout, entry)?;
+                    let data = data.iter().any(|&b| b != 0).then(|| Arc::from(data));
+                    self.seen.insert(entry & !COPIED, data.clone());
+                    data
                 };
                 if let Some(data) = data {
                     content.insert(slot as u64 * per_table + index as u64, data);
@@ -189,7 +191,7 @@ pub fn audit(image: &SparseImage) -> Result<Audit> {
     references.table(layout.refcount_table_offset, table_bytes);
     let blocks = table(image, layout.refcount_table_offset, table_bytes / 8);
     for &block in blocks.iter().filter(|&&block| block != 0) {
-        if block % layout.cluster() != 0 {
+        if !block.is_multiple_of(layout.cluster()) {
             audit.errors.push(format!("refcount block at {block:#x} is not aligned"));
         }
         references.table(block, layout.cluster());
@@ -296,7 +298,7 @@ impl References<'_> {
         for (slot, l1) in table(image, l1_offset, l1_entries).into_iter().enumerate() {
             let at = l1_offset + slot as u64 * 8;
             let l2 = l1 & OFFSET;
-            if l1 & !(OFFSET | COPIED) != 0 || l2 % layout.cluster() != 0 {
+            if l1 & !(OFFSET | COPIED) != 0 || !l2.is_multiple_of(layout.cluster()) {
                 audit.errors.push(format!("L1 entry {l1:#x} at {at:#x} is garbage"));
                 continue;
             }
@@ -314,7 +316,7 @@ impl References<'_> {
                 }
                 let at = l2 + index as u64 * 8;
                 let reserved = !(OFFSET | COPIED) & !if layout.version == 3 { ZERO } else { 0 };
-                let unaligned = (entry & OFFSET) % layout.cluster() != 0;
+                let unaligned = !(entry & OFFSET).is_multiple_of(layout.cluster());
                 if entry & COMPRESSED == 0 && (entry & reserved != 0 || unaligned) {
                     audit.errors.push(format!("L2 entry {entry:#x} at {at:#x} is garbage"));
                     continue;

@@ -129,15 +129,16 @@ impl Recording {
             }
             epochs.push(epoch);
             let Some(ending) = rest.get(end) else { return epochs };
-            match ending {
-                Operation::LostFlush { reached } => {
-                    was_lost = true;
-                    reached.iter().for_each(|&page| medium.copy_page(&cache, page));
+            if let Operation::LostFlush { reached } = ending {
+                was_lost = true;
+                for &page in reached {
+                    medium.copy_page(&cache, page);
                 }
-                _ => {
-                    dirty.iter().for_each(|&page| medium.copy_page(&cache, page));
-                    medium.set_len(cache.len());
+            } else {
+                for &page in &dirty {
+                    medium.copy_page(&cache, page);
                 }
+                medium.set_len(cache.len());
             }
             rest = &rest[end + 1..];
         }

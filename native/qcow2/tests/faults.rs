@@ -1,0 +1,390 @@
+//! A system call that fails leaves the image as it was, and the error says so.
+//!
+//! The story. One EIO on the flush after the header update of `qemu-img snapshot -c` loses *all*
+//! snapshots: the error path zeroes the table that the header on disk already names. Error paths are
+//! where nobody looks; so here each call of each operation fails once, in each way a call can fail,
+//! and afterwards the image has to be what it was, in the cache and on the disk, without a leak. Only
+//! when the second flush fails and the old sector cannot be made durable again may the answer be
+//! "unsettled"; then the next command must not touch anything.
+//!
+//! Counts that lie are the other way to lose data: space that is counted free and is not.
+
+mod support;
+
+use qcow2::storage::{
+    Call, Fault, Harm, Operation as Logged, RecordingStorage, SparseImage, Storage,
+};
+use qcow2::{CommitOptions, Error, Image, Kind, NewSnapshot};
+use support::fixtures::{Fixture, Format, Past};
+use support::judge::{Allowed, boot, judge};
+use support::layout::{COPIED, Layout, OFFSET, be32, be64};
+use support::operations::Operation;
+use support::oracle::{self, View};
+use support::replay::{Effort, Recording};
+use support::{Random, seed};
+
+/// Small images whose operations make few calls, and one of everything.
+fn subjects() -> Vec<Fixture> {
+    let mut random = Random::named(seed(), "faults");
+    let past = |format, snapshots| Past {
+        format,
+        size: 128 << 10,
+        writes: 8,
+        snapshots,
+        scattered: true,
+        zeros: format.version == 3,
+    };
+    let pasts =
+        [past(Format::v3(512, 16), 2), past(Format::v2(4096), 1), past(Format::v3(4096, 64), 0)];
+    pasts.iter().map(|past| past.build(&mut random)).collect()
+}
+
+fn sound_view(image: &SparseImage, what: &str) -> View {
+    let audit = oracle::audit(image).unwrap();
+    assert!(audit.is_clean(), "{what}: {audit:?}");
+    oracle::view(image).unwrap()
+}
+
+/// The errors of a failing disk; everything else the library says on top would be a surprise.
+fn is_the_disks(kind: Kind) -> bool {
+    matches!(kind, Kind::Io | Kind::NoSpace)
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    runs: u64,
+    refused: u64,
+    done_anyway: u64,
+    unsettled: u64,
+}
+
+/// What fails together; each fault counts from the call whose turn it is.
+type Shape = Vec<Fault>;
+
+/// Lets call number 0, 1, 2 … fail until the operation does not come that far.
+fn fail_each_call(fixture: &Fixture, operation: &Operation, shape: &Shape, tally: &mut Tally) {
+    let before = sound_view(&fixture.image, &fixture.name);
+    let layout = Layout::read(&fixture.image).unwrap();
+    for at in 0.. {
+        let what = format!("{} on {}, {shape:?} from {at} on", operation.name(), fixture.name);
+        let storage = RecordingStorage::from_image(fixture.image.clone());
+        for fault in shape {
+            storage.inject(Fault { at: fault.at + at, ..*fault });
+        }
+        let result = operation.run_on(&storage);
+        let met = storage.faults_met() > 0;
+        storage.clear_faults();
+        if !met {
+            assert!(result.is_ok(), "{what}: not met");
+            return;
+        }
+        tally.runs += 1;
+        match result {
+            Ok(committed) => {
+                // A punch that failed, or a delete that found another way.
+                let after = sound_view_unless(&storage.cached(), &what, {
+                    committed.punch_failure.is_some()
+                });
+                operation.check(&before, &after, &layout);
+                assert!(oracle::view(&storage.durable()).unwrap() == after, "{what}: not durable");
+                tally.done_anyway += 1;
+            }
+            Err(error) if error.kind() == Kind::Unsettled => {
+                tally.unsettled += 1;
+                next_after_unsettled(&storage, &fixture.image, operation, &what);
+            }
+            Err(error) => {
+                assert!(is_the_disks(error.kind()), "{what}: {:?} {error}", error.kind());
+                tally.refused += 1;
+                for (image, place) in [(storage.cached(), "cache"), (storage.durable(), "medium")] {
+                    let now = sound_view(&image, &format!("{what}, {place}"));
+                    assert!(now == before, "{what}: {error}, but the {place} changed");
+                }
+                works_again(&storage, operation, &before, &layout, &what);
+            }
+        }
+    }
+}
+
+/// Leaks are allowed where the report says that space could not be given back.
+fn sound_view_unless(image: &SparseImage, what: &str, leaks_allowed: bool) -> View {
+    let audit = oracle::audit(image).unwrap();
+    assert_eq!(audit.errors, [""; 0], "{what}");
+    assert!(audit.leaks == 0 || leaks_allowed, "{what}: {} leaks", audit.leaks);
+    oracle::view(image).unwrap()
+}
+
+/// Once the disk works again, the same command does.
+fn works_again(
+    storage: &RecordingStorage,
+    operation: &Operation,
+    before: &View,
+    layout: &Layout,
+    what: &str,
+) {
+    operation.run_on(storage).unwrap_or_else(|error| panic!("{what}: again: {error}"));
+    let after = sound_view(&storage.durable(), what);
+    operation.check(before, &after, layout);
+}
+
+/// Cache and medium may disagree: the next command finds that out and writes nothing, or they agree,
+/// and it may go on. Either way a power cut at any moment shows an old or a new state.
+fn next_after_unsettled(
+    storage: &RecordingStorage,
+    base: &SparseImage,
+    operation: &Operation,
+    what: &str,
+) {
+    let undisturbed = RecordingStorage::from_image(base.clone());
+    operation.run_on(&undisturbed).unwrap();
+    let mut views = vec![oracle::view(base).unwrap(), oracle::view(&undisturbed.cached()).unwrap()];
+    let logged = storage.operations().len();
+    let size = oracle::view(&storage.cached()).unwrap().size + 4096;
+    match Operation::Grow(size).run_on(storage) {
+        Ok(_) => views.push(sound_view(&storage.durable(), what)),
+        Err(error) if error.kind() == Kind::HasSnapshots => {}
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Unsettled, "{what}: next: {error}");
+            let later = &storage.operations()[logged..];
+            assert!(later.iter().all(|op| *op == Logged::Flush), "{what}: wrote, unsettled");
+        }
+    }
+    let recording = Recording { base: base.clone(), operations: storage.operations() };
+    let allowed = Allowed { views, leaks: false };
+    let effort = Effort { samples: 2, enumerate: 2 };
+    let random = &mut Random::new(seed());
+    recording.states(effort, &mut random.clone(), |state| {
+        let verdict = judge(&state.image, &allowed, random);
+        assert!(verdict.is_ok(), "{what}: {}: {verdict:?}", state.how);
+    });
+}
+
+fn header(image: &SparseImage) -> [u8; 512] {
+    let mut sector = [0; 512];
+    image.read(&mut sector, 0);
+    sector
+}
+
+fn fail_everything(shapes: &[Shape]) -> Tally {
+    let mut tally = Tally::default();
+    let mut random = Random::named(seed(), "operations");
+    for fixture in subjects() {
+        let view = oracle::view(&fixture.image).unwrap();
+        let layout = Layout::read(&fixture.image).unwrap();
+        for operation in Operation::all(&view, &layout, &mut random) {
+            // Refused before it begins, by the format.
+            if operation.run_on(&RecordingStorage::from_image(fixture.image.clone())).is_err() {
+                continue;
+            }
+            for shape in shapes {
+                fail_each_call(&fixture, &operation, shape, &mut tally);
+            }
+        }
+    }
+    tally
+}
+
+#[test]
+fn an_input_or_output_error_at_any_call_leaves_the_image_as_it_was() {
+    let tally = fail_everything(&[vec![Fault::once(Call::Any, 0, libc::EIO)]]);
+    eprintln!("EIO once at each call: {tally:?}");
+    assert!(tally.refused > 500 && tally.done_anyway > 0, "{tally:?}");
+}
+
+#[test]
+fn a_full_disk_at_any_call_leaves_the_image_as_it_was() {
+    let once = Fault::once(Call::Any, 0, libc::ENOSPC);
+    let tally = fail_everything(&[
+        vec![Fault { on: Call::Write, ..once }],
+        vec![Fault { on: Call::Write, ..once }.leaving(Harm::Half)],
+        vec![Fault { on: Call::Write, ..once }.forever()],
+        vec![Fault { on: Call::SetLen, ..once }],
+        vec![Fault { on: Call::Flush, ..once }],
+    ]);
+    eprintln!("ENOSPC at each write, whole, short, and for good: {tally:?}");
+    assert!(tally.refused > 50, "{tally:?}");
+}
+
+#[test]
+fn short_writes_and_lost_flushes_leave_the_image_as_it_was() {
+    let once = Fault::once(Call::Write, 0, libc::EIO);
+    let tally = fail_everything(&[
+        vec![once.leaving(Harm::Half)],
+        vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Lost)],
+        vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Half)],
+        vec![Fault { on: Call::Punch, ..once }.forever()],
+    ]);
+    eprintln!("short writes, lost flushes, failing punches: {tally:?}");
+    assert!(tally.refused > 50 && tally.done_anyway > 10, "{tally:?}");
+}
+
+#[test]
+fn a_disk_that_dies_for_good_settles_or_says_that_it_is_unsettled() {
+    let flush = |at| Fault::once(Call::Flush, at, libc::EIO);
+    let tally = fail_everything(&[
+        vec![Fault::once(Call::Write, 0, libc::EIO).forever()],
+        vec![Fault::once(Call::Any, 0, libc::EIO).forever()],
+        vec![flush(0).forever()],
+        vec![flush(0).leaving(Harm::Half).forever()],
+        vec![flush(0).leaving(Harm::Lost).forever()],
+        // The new sector came to the disk although the flush failed; the old one does not.
+        vec![flush(0).leaving(Harm::Half), flush(1).leaving(Harm::Lost).forever()],
+        vec![flush(0).leaving(Harm::Half), Fault::once(Call::Write, 2, libc::EIO).forever()],
+    ]);
+    eprintln!("dead from some write or flush on: {tally:?}");
+    assert!(tally.refused > 50 && tally.unsettled > 10, "{tally:?}");
+}
+
+#[test]
+fn an_earlier_writer_whose_header_never_reached_the_disk_is_found_before_anything_is_written() {
+    for fixture in subjects() {
+        let storage = RecordingStorage::from_image(fixture.image.clone());
+        // Another program made the disk smaller; the flush of its header was lost, and it ended.
+        let size = be64(&fixture.image, 24) - 512;
+        storage.write_at(&size.to_be_bytes(), 24).unwrap();
+        storage.inject(Fault::once(Call::Flush, 0, libc::EIO).leaving(Harm::Lost));
+        storage.flush().unwrap_err();
+        storage.clear_operations();
+        let mut random = Random::new(seed());
+        let view = oracle::view(&storage.cached()).unwrap();
+        let layout = Layout::read(&fixture.image).unwrap();
+        for operation in Operation::all(&view, &layout, &mut random) {
+            let error = operation.run_on(&storage).unwrap_err();
+            let name = format!("{} on {}", operation.name(), fixture.name);
+            let is_refused = error.kind() == Kind::Unsettled || Operation::may_refuse(error.kind());
+            assert!(is_refused, "{name}: {:?} {error}", error.kind());
+            let wrote = storage.operations().iter().any(|op| *op != Logged::Flush);
+            assert!(!wrote, "{name}: wrote to an unsettled image");
+        }
+    }
+}
+
+#[test]
+fn a_callback_that_fails_means_that_nothing_happened() {
+    for fixture in subjects() {
+        let before = sound_view(&fixture.image, &fixture.name);
+        let (storage, mut image) = fixture.open();
+        let mut planned = None;
+        let mut prepared = |commit: &qcow2::PlannedCommit| {
+            planned = Some(*commit);
+            Err(Error::new(Kind::InvalidArgument, "the record could not be written"))
+        };
+        let new = NewSnapshot { name: b"n", least_id: 1, date_sec: 0, date_nsec: 0 };
+        let mut options =
+            CommitOptions { prepared: Some(&mut prepared), ..CommitOptions::default() };
+        let error = image.create_snapshot(&new, &mut options).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert_eq!(planned.unwrap().before, header(&fixture.image)[24..72]);
+        for image in [storage.cached(), storage.durable()] {
+            assert!(sound_view(&image, &fixture.name) == before);
+        }
+        // The same handle still works.
+        image.create_snapshot(&new, &mut CommitOptions::default()).unwrap();
+        let after = header(&storage.durable());
+        assert_eq!(
+            sound_view(&storage.durable(), &fixture.name).snapshots.len(),
+            before.snapshots.len() + 1
+        );
+        assert_ne!(after[24..72], planned.unwrap().before);
+    }
+}
+
+/// Host clusters that only the first snapshot's data uses, by what its tables say.
+fn data_of_first_snapshot(image: &SparseImage, layout: &Layout) -> Vec<u64> {
+    let (l1, entries) =
+        (be64(image, layout.snapshots_offset), u64::from(be32(image, layout.snapshots_offset + 8)));
+    let mut clusters = Vec::new();
+    for slot in 0..entries {
+        let l2 = be64(image, l1 + slot * 8) & OFFSET;
+        for index in (0..layout.l2_entries()).filter(|_| l2 != 0) {
+            let entry = be64(image, l2 + index * 8) & !COPIED;
+            if entry & OFFSET != 0 && entry & 1 == 0 {
+                clusters.push((entry & OFFSET) >> layout.cluster_bits);
+            }
+        }
+    }
+    clusters.sort_unstable();
+    clusters.dedup();
+    clusters
+}
+
+/// A count is a belief. Other programs have written images in which a cluster of a snapshot is
+/// counted free, or more often than it is used. What an operation does not touch must survive it.
+#[test]
+fn counts_that_lie_about_a_snapshot_never_cost_it_a_byte() {
+    let mut random = Random::named(seed(), "lies");
+    let past = Past {
+        format: Format::v3(4096, 16),
+        size: 1 << 20,
+        writes: 30,
+        snapshots: 2,
+        scattered: false,
+        zeros: false,
+    };
+    let (mut refused, mut done) = (0, 0);
+    for lie in [0_u64, 1, 2, 3, 9] {
+        for _ in 0..6 {
+            let fixture = past.build(&mut random);
+            let layout = Layout::read(&fixture.image).unwrap();
+            let mut image = fixture.image;
+            let victims = data_of_first_snapshot(&image, &layout);
+            for _ in 0..3 {
+                layout.set_refcount(&mut image, *random.pick(&victims), lie).unwrap();
+            }
+            let before = oracle::view(&image).unwrap();
+            for operation in Operation::all(&before, &layout, &mut random) {
+                let storage = RecordingStorage::from_image(image.clone());
+                let result = operation.run_on(&storage);
+                let what = format!("{} with counts of {lie}", operation.name());
+                let after = oracle::view(&storage.durable()).unwrap();
+                // The snapshots that are still listed have every byte.
+                for snapshot in &after.snapshots {
+                    let old = before.snapshots.iter().find(|old| old.id == snapshot.id);
+                    let kept = old.is_none_or(|old| old.content == snapshot.content);
+                    assert!(kept, "{what}: snapshot changed");
+                }
+                match result {
+                    Ok(_) => {
+                        operation.check(&before, &after, &layout);
+                        done += 1;
+                    }
+                    Err(error) => {
+                        assert!(
+                            matches!(error.kind(), Kind::Corrupt | Kind::RefcountOverflow),
+                            "{what}: {:?} {error}",
+                            error.kind()
+                        );
+                        assert!(after == before, "{what}: refused ({error}), and changed");
+                        let wrote =
+                            storage.operations().iter().any(|op| !matches!(op, Logged::Flush));
+                        // New data goes to holes before the plan is made; it was taken back.
+                        let is_write = matches!(operation, Operation::Write(_));
+                        assert!(!wrote || is_write, "{what}: refused ({error}), but wrote");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    eprintln!("lying counts: {refused} refused, {done} done, no snapshot lost a byte");
+    assert!(refused > 20 && done > 20);
+}
+
+/// After a fault a guest goes on, and the snapshots do not notice.
+#[test]
+fn a_guest_goes_on_after_a_refused_command_without_harm() {
+    let mut random = Random::named(seed(), "go on");
+    for fixture in subjects() {
+        for at in 0..4 {
+            let storage = RecordingStorage::from_image(fixture.image.clone());
+            storage.inject(Fault::once(Call::Write, at, libc::EIO).leaving(Harm::Half));
+            let _ = Operation::Create.run_on(&storage);
+            let image = storage.durable();
+            let view = oracle::view(&image).unwrap();
+            let after = boot(&image, &view, &mut random);
+            let after = after.unwrap_or_else(|damage| panic!("{}: {damage:?}", fixture.name));
+            assert!(oracle::audit(&after).unwrap().is_clean(), "{}", fixture.name);
+            assert!(Image::open(Box::new(RecordingStorage::from_image(after))).is_ok());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+import { expect, test } from "vitest";
+
+import { app, checked, fails } from "./app.ts";
+
+test("check says that nothing is wrong", async () => {
+  const cli = app({ imageCheck: checked() });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "No errors were found on the image.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    = 0"
+  `);
+  expect(await cli("image", "check", "--output", "json", "disk.qcow2")).toMatchInlineSnapshot(`
+    "{
+        "image-end-offset": 458752,
+        "total-clusters": 16,
+        "check-errors": 0,
+        "allocated-clusters": 2,
+        "filename": "disk.qcow2",
+        "format": "qcow2"
+    }
+    = 0"
+  `);
+  expect(await cli("image", "check", "-q", "disk.qcow2")).toMatchInlineSnapshot(`"= 0"`);
+});
+
+test("check is silent about allocation when nothing is allocated", async () => {
+  const cli = app({ imageCheck: checked({ allocatedClusters: 0 }) });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "No errors were found on the image.
+    Image end offset: 458752
+    = 0"
+  `);
+});
+
+test("check rounds halves to even, as C does", async () => {
+  const cli = app({
+    imageCheck: checked({
+      allocatedClusters: 10,
+      totalClusters: 64,
+      fragmentedClusters: 3,
+      compressedClusters: 10,
+    }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toContain(
+    "10/64 = 15.62% allocated, 30.00% fragmented, 100.00% compressed clusters",
+  );
+});
+
+const corrupt = checked({
+  corruptions: 1,
+  leaks: 2,
+  problems: ["ERROR cluster 5 refcount=0 reference=2", "Leaked cluster 6 refcount=7 reference=2"],
+  fragmentedClusters: 1,
+  compressedClusters: 1,
+});
+
+test("check reports corruptions before leaks and ends with 2", async () => {
+  const cli = app({ imageCheck: corrupt });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "
+    1 errors were found on the image.
+    Data may be corrupted, or further writes to the image may corrupt it.
+
+    2 leaked clusters were found on the image.
+    This means waste of disk space, but no harm to data.
+    2/16 = 12.50% allocated, 50.00% fragmented, 50.00% compressed clusters
+    Image end offset: 458752
+    ! ERROR cluster 5 refcount=0 reference=2
+    ! Leaked cluster 6 refcount=7 reference=2
+    = 2"
+  `);
+  expect(await cli("image", "check", "--output=json", "disk.qcow2")).toMatchInlineSnapshot(`
+    "{
+        "image-end-offset": 458752,
+        "compressed-clusters": 1,
+        "total-clusters": 16,
+        "corruptions": 1,
+        "check-errors": 0,
+        "leaks": 2,
+        "allocated-clusters": 2,
+        "filename": "disk.qcow2",
+        "format": "qcow2",
+        "fragmented-clusters": 1
+    }
+    ! ERROR cluster 5 refcount=0 reference=2
+    ! Leaked cluster 6 refcount=7 reference=2
+    = 2"
+  `);
+  expect(await cli("image", "check", "-q", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! ERROR cluster 5 refcount=0 reference=2
+    ! Leaked cluster 6 refcount=7 reference=2
+    = 2"
+  `);
+});
+
+test("check ends with 3 when there are leaks only", async () => {
+  const cli = app({
+    imageCheck: checked({ leaks: 1, problems: ["Leaked cluster 7 refcount=1 reference=0"] }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "
+    1 leaked clusters were found on the image.
+    This means waste of disk space, but no harm to data.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    ! Leaked cluster 7 refcount=1 reference=0
+    = 3"
+  `);
+});
+
+test("check ends with 1 when parts could not be checked", async () => {
+  const cli = app({
+    imageCheck: checked({
+      corruptions: 1,
+      checkErrors: 7,
+      problems: ["Can't get refcount for cluster 0: Input/output error"],
+    }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "
+    1 errors were found on the image.
+    Data may be corrupted, or further writes to the image may corrupt it.
+
+    7 internal errors have occurred during the check.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    ! Can't get refcount for cluster 0: Input/output error
+    ! error: Check failed
+    = 1"
+  `);
+});
+
+test("check says how many problems it did not list", async () => {
+  const cli = app({
+    imageCheck: checked({ leaks: 70000, problems: ["Leaked …"], problemsOmitted: 4464 }),
+  });
+  expect(await cli("image", "check", "-q", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! Leaked …
+    ! ... and 4464 more problems
+    = 3"
+  `);
+});
+
+test("check that cannot go on prints no summary", async () => {
+  const cli = app({ imageCheck: fails({ reason: "Input/output error" }) });
+  expect(await cli("image", "check", "--output=json", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Check failed: Input/output error
+    = 1"
+  `);
+});
+
+test("check says first what is wrong with a snapshot table", async () => {
+  const cli = app({
+    imageCheck: fails({
+      code: "invalid-snapshot-table",
+      preface: "ERROR snapshot table too large",
+      reason: "File too large",
+      hint: "You can force-remove all 1 overhanging snapshots with qemu-img check -r all",
+    }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: ERROR snapshot table too large
+    ! error: Check failed: File too large
+    ! You can force-remove all 1 overhanging snapshots with qemu-img check -r all
+    = 1"
+  `);
+});
+
+test("check of an image that it does not understand ends with 63", async () => {
+  const cli = app({
+    imageCheck: fails({
+      code: "unsupported-feature",
+      reason: "Images with extended L2 entries are not supported yet",
+    }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Check failed: Images with extended L2 entries are not supported yet
+    = 63"
+  `);
+});
+
+test("check of a missing image ends with 1", async () => {
+  const cli = app({
+    imageCheck: fails({ code: "not-found", stage: "open", reason: "No such file or directory" }),
+  });
+  expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Could not open 'disk.qcow2': Could not open 'disk.qcow2': No such file or directory
+    = 1"
+  `);
+});
+
+test("check reads an image in use only when it is asked to", async () => {
+  const requests: unknown[] = [];
+  const cli = app({
+    imageCheck(request) {
+      requests.push(request);
+      return checked()();
+    },
+  });
+  await cli("image", "check", "-q", "disk.qcow2");
+  await cli("image", "check", "-q", "-U", "disk.qcow2");
+  expect(requests).toEqual([
+    { path: "disk.qcow2", forceShare: false },
+    { path: "disk.qcow2", forceShare: true },
+  ]);
+});
+
+test("check cannot be made to move a terminal's cursor by an image", async () => {
+  const cli = app({
+    terminal: true,
+    imageCheck: checked({ leaks: 1, problems: ["ERROR snapshot 1 (a\u001b[2J)"] }),
+  });
+  expect(await cli("image", "check", "-q", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! ERROR snapshot 1 (a\\u001b[2J)
+    = 3"
+  `);
+});
