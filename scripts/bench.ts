@@ -9,7 +9,7 @@
 // rows that miss a target are printed as such.
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -22,17 +22,18 @@ import { describeMachine, print, printed, printRows, printSummary } from "./benc
 import { type Row, wallNs } from "./bench/row.ts";
 import { benchSnapshots, type Setting } from "./bench/snapshots.ts";
 import { buildExample } from "./examples.ts";
-import { fail, root, run } from "./tools.ts";
+import { fail, root, run, temporaryDirectory } from "./tools.ts";
 
 /** Processes of a few milliseconds are started more often. */
 const STARTS_PER_ROUND = 10;
+const workDirectory = path.join(root, "bench/work");
 const PARTS = ["start", "fabricated", "real", "clone"];
 
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
     size: { type: "string", default: "10" },
-    in: { type: "string", default: path.join(root, "bench/work") },
+    in: { type: "string", default: workDirectory },
     only: { type: "string", multiple: true, default: PARTS },
     record: { type: "boolean", default: false },
     "no-build": { type: "boolean", default: false },
@@ -54,8 +55,8 @@ if (!options["no-build"]) run(process.execPath, ["scripts/build-binary.ts"]);
 const calque = path.join(root, "dist/calque");
 const bench = new Bench(buildExample("bench"));
 
-mkdirSync(options.in, { recursive: true });
-const directory = mkdtempSync(path.join(options.in, "bench-"));
+if (options.in === workDirectory) mkdirSync(workDirectory, { recursive: true });
+const directory = temporaryDirectory(options.in, "bench-");
 // After the unmounting, which was registered first.
 process.on("exit", () => rmSync(directory, { recursive: true, force: true }));
 process.on("SIGINT", () => process.exit(130));

@@ -9,7 +9,7 @@
 // Every figure is measured in this run; a proof that fails ends the demo with status 1.
 
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
+import { copyFileSync, mkdirSync, rmSync, statfsSync, statSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
@@ -27,7 +27,7 @@ import {
   upgraded,
 } from "./demo/guest.ts";
 import { buildExample } from "./examples.ts";
-import { capture, fail, root, run } from "./tools.ts";
+import { capture, fail, root, run, temporaryDirectory } from "./tools.ts";
 
 const DISK_SIZE = "1G";
 const CLONES = 10;
@@ -47,7 +47,7 @@ if (!options["no-build"]) run(process.execPath, ["scripts/build-binary.ts"]);
 const calque = path.join(root, "dist/calque");
 const diskTool = buildExample("disk");
 
-const directory = mkdtempSync(path.join(options.in, "calque-demo-"));
+const directory = temporaryDirectory(options.in, "calque-demo-");
 process.on("exit", () => {
   if (!options.keep) rmSync(directory, { recursive: true, force: true });
 });

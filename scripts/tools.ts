@@ -1,6 +1,7 @@
 // What the scripts share: running other programs and giving up.
 
 import { spawnSync } from "node:child_process";
+import { mkdtempSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 
@@ -48,4 +49,13 @@ export function capture(program: string, args: string[]): string {
     `\`${program} ${args[0] ?? ""}\` ended with ${result.status ?? result.signal}: ` +
       (result.error?.message ?? result.stderr),
   );
+}
+
+/** Makes a directory of a name of its own in `parent`; who asked for it removes it. */
+export function temporaryDirectory(parent: string, prefix: string): string {
+  try {
+    return mkdtempSync(path.resolve(parent, prefix));
+  } catch (error) {
+    return fail(`Cannot make a directory in "${parent}": ${(error as Error).message}`);
+  }
 }
