@@ -362,7 +362,9 @@ export async function inTrouble(
 ): Promise<[Ending, boolean]> {
   const trace = `${cwd}.trace`;
   writeFileSync(trace, "");
-  const strace = ["strace", "-f", "--seccomp-bpf", "-o", trace, "-e", `trace=${call}`];
+  // With a filter in the kernel other calls are not slowed down, but no signal is sent.
+  const filter = what.startsWith("signal=") ? [] : ["--seccomp-bpf"];
+  const strace = ["strace", "-f", ...filter, "-o", trace, "-e", `trace=${call}`];
   const inject = ["-e", `inject=${call}:${what}:when=${when}`];
   const ending = await run([...strace, ...inject, executable, "image", ...args], { cwd });
   const text = readFileSync(trace, "utf8");

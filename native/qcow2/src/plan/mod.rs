@@ -1,0 +1,96 @@
+//! From the state that an operation wants to everything that has to be written.
+//!
+//! An operation says what the image shall be afterwards: the active mapping, the snapshots, the
+//! size. All the rest follows from comparing that with what is there. A table named by `b` L1
+//! entries before and by `a` after changes its count, and the count of everything it maps, by
+//! `a - b`; a table named from both sides alike need not be read. COPIED flags follow from the new
+//! counts; an L2 table whose flags must change is moved, never edited.
+//!
+//! The walk that finds the references also proves, when it covers every L1 table, which clusters
+//! nobody uses. Without that proof space is taken only from holes and past the end of the file, and
+//! nothing is punched.
+
+mod goal;
+mod planner;
+mod walk;
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::header::Header;
+use crate::format::snapshot::SnapshotEntry;
+use crate::image::Image;
+use crate::refcounts::Refcounts;
+
+pub(crate) use goal::{Goal, Slot, SnapshotAfter};
+pub(crate) use planner::{Planner, check_snapshot_l1};
+pub(crate) use walk::flagged;
+
+/// An L2 table that the commit writes anew.
+#[derive(Debug)]
+pub(crate) struct MovedTable {
+    /// Where it comes from.
+    pub content: TableContent,
+    /// L1 entries that will name it; it is private to the active disk if and only if this is 1.
+    pub names: u64,
+}
+
+/// What a moved or new L2 table contains, before its COPIED flags are set.
+#[derive(Debug)]
+pub(crate) enum TableContent {
+    /// The table that stands at this host offset.
+    At(u64),
+    /// A new table.
+    Fresh(Vec<u64>),
+}
+
+/// An L1 entry of a table to be written: COPIED is decided, the place of moved tables is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum L1Slot {
+    /// As it is.
+    Entry(u64),
+    /// Table `index` of [`Plan::moved`].
+    Moved(usize),
+}
+
+/// Everything that a commit has to place and write.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// OLD and NEW counts. The tables to be placed are not counted yet; replaced ones are.
+    pub refcounts: Refcounts,
+    /// Whether the walk saw every reference in the image.
+    pub proven: bool,
+    /// L2 tables to write.
+    pub moved: Vec<MovedTable>,
+    /// The active L1 table, if it changes.
+    pub active_l1: Option<Vec<L1Slot>>,
+    /// The L1 table of the new snapshot, if there is one.
+    pub snapshot_l1: Option<Vec<L1Slot>>,
+    /// The snapshot table, if it changes; the new snapshot's L1 offset is still open.
+    pub snapshots: Option<Vec<SnapshotEntry>>,
+    /// Position of the new snapshot.
+    pub new_snapshot: Option<usize>,
+    /// The header afterwards, table locations still as before.
+    pub header: Header,
+    /// Clusters in use that nobody references, as the complete walk showed.
+    pub leaks: Vec<Range<u64>>,
+}
+
+impl Plan {
+    /// First of `count` neighbouring clusters that the walk proved free and that own blocks of the
+    /// file system; none without a proof.
+    pub fn find_free_with_blocks(&mut self, image: &Image, count: u64) -> Result<Option<u64>> {
+        if !self.proven {
+            return Ok(None);
+        }
+        let bits = image.header.cluster_bits;
+        let storage = image.storage();
+        for data in storage.data_ranges(0..image.file_bytes)? {
+            let within = data.start.div_ceil(1 << bits).max(1)..data.end >> bits;
+            if let Some(first) = self.refcounts.find_free(storage, within, count, 1)? {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
+    }
+}

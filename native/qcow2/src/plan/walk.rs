@@ -1,0 +1,115 @@
+//! Reading L2 tables: each once, in the order of the file, however often it is named.
+
+use crate::error::Result;
+use crate::format::header::Header;
+use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
+use crate::image::Image;
+use crate::refcounts::{Change, Refcounts};
+use crate::storage::Storage;
+
+/// Neighbouring L2 tables are read together up to this many bytes.
+const READ_BYTES: u64 = 1 << 20;
+
+/// How often an L2 table is named, before and after.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    pub offset: u64,
+    pub before: u64,
+    pub after: u64,
+    /// Of `after`: by L1 tables that this commit writes, and which can therefore name a copy.
+    pub movable: u64,
+}
+
+impl Use {
+    /// How the references that the table makes change.
+    pub fn change(&self) -> Change {
+        let count = |n: u64| i64::try_from(n).expect("a number of tables");
+        Change { delta: count(self.after) - count(self.before), kept: self.after > 0 }
+    }
+}
+
+/// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
+/// the active disk and the cluster is referenced once. Compressed entries never carry it.
+pub(crate) fn flagged(
+    storage: &dyn Storage,
+    refcounts: &mut Refcounts,
+    entry: u64,
+    cluster_bits: u32,
+    private: bool,
+) -> Result<u64> {
+    let bare = entry & !COPIED;
+    if entry & COMPRESSED != 0 || bare & OFFSET_MASK == 0 || !private {
+        return Ok(bare);
+    }
+    let once = refcounts.count(storage, (bare & OFFSET_MASK) >> cluster_bits)? == 1;
+    Ok(bare | if once { COPIED } else { 0 })
+}
+
+/// Reads the wanted tables in the order of the file, neighbours together, and shows each to `visit`.
+pub(super) fn for_tables(
+    image: &Image,
+    uses: &[Use],
+    wanted: impl Fn(&Use) -> bool,
+    mut visit: impl FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let cluster_bytes = image.header.cluster_bytes();
+    let size = usize::try_from(cluster_bytes).expect("at most 2 MiB");
+    let mut buffer = Vec::new();
+    let mut index = 0;
+    while index < uses.len() {
+        if !wanted(&uses[index]) {
+            index += 1;
+            continue;
+        }
+        let start = uses[index].offset;
+        let mut count = 1;
+        while index + count < uses.len()
+            && uses[index + count].offset == start + count as u64 * cluster_bytes
+            && (count as u64 + 1) * cluster_bytes <= READ_BYTES
+            && wanted(&uses[index + count])
+        {
+            count += 1;
+        }
+        buffer.resize(count * size, 0);
+        image.storage.read_at(&mut buffer, start)?;
+        for (nth, table) in buffer.chunks_exact(size).enumerate() {
+            visit(index + nth, table)?;
+        }
+        index += count;
+    }
+    Ok(())
+}
+
+/// Registers everything that the entries of one L2 table own, consecutive clusters as one run.
+/// Returns whether any entry carries COPIED.
+pub(super) fn reference_entries(
+    storage: &dyn Storage,
+    refcounts: &mut Refcounts,
+    table: &[u8],
+    header: &Header,
+    table_offset: u64,
+    change: Change,
+) -> Result<bool> {
+    let bits = header.cluster_bits;
+    let mut any_copied = false;
+    let mut run = 0..0;
+    for (index, entry) in table.as_chunks::<8>().0.iter().enumerate() {
+        let entry = u64::from_be_bytes(*entry);
+        if entry == 0 {
+            continue;
+        }
+        any_copied |= entry & COPIED != 0;
+        let at = table_offset + index as u64 * 8;
+        let mapping = Mapping::decode(entry, bits, header.version, at)?;
+        let Some((offset, length)) = mapping.owned(bits) else { continue };
+        let clusters = offset >> bits..(offset + length).div_ceil(1 << bits);
+        if clusters.start == run.end && matches!(mapping, Mapping::Standard { .. }) {
+            run.end = clusters.end;
+        } else {
+            refcounts.reference_data(storage, run, change)?;
+            run = clusters;
+        }
+    }
+    refcounts.reference_data(storage, run, change)?;
+    Ok(any_copied)
+}
