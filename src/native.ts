@@ -69,7 +69,6 @@ export type FailureCode =
   | "locks-unsupported"
   | "busy"
   | "unsettled"
-  | "punch-failed"
   | "no-space"
   | "io"
   | "snapshot-not-found"
@@ -243,7 +242,6 @@ export interface ImageCloneRequest {
   /** The snapshot, by id or name, whose content the clones get. */
   fromSnapshot?: string;
   keepSnapshots?: boolean;
-  forceShare?: boolean;
 }
 
 /** Over all targets. */

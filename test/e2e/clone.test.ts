@@ -25,6 +25,7 @@ import {
   digest,
   digestOfFile,
   eventful,
+  executable,
   expectRefusal,
   guest,
   have,
@@ -37,7 +38,6 @@ import {
   run,
   Scene,
   snapshotsOf,
-  until,
   view,
 } from "./support.ts";
 
@@ -50,30 +50,33 @@ beforeAll(async () => {
 
 afterAll(() => scene[Symbol.dispose]());
 
+async function listing(place: string): Promise<string[]> {
+  const names = readdirSync(place, { recursive: true, encoding: "utf8" }).toSorted();
+  return names.map((name) => {
+    const file = path.join(place, name);
+    const stat = lstatSync(file);
+    if (stat.isSymbolicLink()) return `${name} -> ${readlinkSync(file)}`;
+    return stat.isFile() ? `${name} ${digestOfFile(file)}` : `${name}/`;
+  });
+}
+
+function withSource(): string {
+  const place = scene.place();
+  copyInto(place, original);
+  return place;
+}
+
 describe.runIf(judged)("a target", () => {
   /** Refused, and the directory is as it was. */
   async function expectNothing(place: string, args: string[], reason: RegExp): Promise<void> {
     const before = await listing(place);
     for (const strategy of ["auto", "copy"]) {
-      expectRefusal(await image(["clone", "--strategy", strategy, ...args], { cwd: place }), reason);
+      expectRefusal(
+        await image(["clone", "--strategy", strategy, ...args], { cwd: place }),
+        reason,
+      );
       expect(await listing(place)).toEqual(before);
     }
-  }
-
-  async function listing(place: string): Promise<string[]> {
-    const names = readdirSync(place, { recursive: true, encoding: "utf8" }).toSorted();
-    return names.map((name) => {
-      const file = path.join(place, name);
-      const stat = lstatSync(file);
-      if (stat.isSymbolicLink()) return `${name} -> ${readlinkSync(file)}`;
-      return stat.isFile() ? `${name} ${digestOfFile(file)}` : `${name}/`;
-    });
-  }
-
-  function withSource(): string {
-    const place = scene.place();
-    copyInto(place, original);
-    return place;
   }
 
   test.concurrent("that exists is not replaced: a file, an image, an empty file", async () => {
@@ -138,17 +141,21 @@ describe.runIf(judged)("a target", () => {
     await expectNothing(place, ["disk.qcow2", "missing/a.qcow2"], /No such file or directory/);
     await expectNothing(place, ["disk.qcow2", "a.qcow2", "missing/a.qcow2"], /No such file/);
     await expectNothing(place, ["disk.qcow2", "disk.qcow2/a.qcow2"], /Not a directory/);
-    await expectNothing(place, ["disk.qcow2", "a.qcow2", `${"x".repeat(256)}`], /too long/);
+    await expectNothing(place, ["disk.qcow2", "a.qcow2", "x".repeat(256)], /too long/);
   });
 
-  test.concurrent.runIf(isRoot)("that cannot be made, the last of many, leaves none of them", async () => {
-    const place = withSource();
-    using own = new Scene();
-    const point = await own.mount("ext4", "16M");
-    await must(["mount", "-o", "remount,ro", point]);
-    const targets = ["a.qcow2", "b.qcow2", "c.qcow2", path.join(point, "d.qcow2")];
-    await expectNothing(place, ["disk.qcow2", ...targets], /Read-only file system/);
-  });
+  test.runIf(isRoot)(
+    "that cannot be made, the last of many, leaves none of them",
+    { concurrent: true },
+    async () => {
+      const place = withSource();
+      using own = new Scene();
+      const point = await own.mount("ext4", "16M");
+      await must(["mount", "-o", "remount,ro", point]);
+      const targets = ["a.qcow2", "b.qcow2", "c.qcow2", path.join(point, "d.qcow2")];
+      await expectNothing(place, ["disk.qcow2", ...targets], /Read-only file system/);
+    },
+  );
 
   test.concurrent("that is an empty name is refused", async () => {
     await expectNothing(withSource(), ["disk.qcow2", ""], /./);
@@ -156,7 +163,16 @@ describe.runIf(judged)("a target", () => {
 
   test.concurrent("may have any name that a file may have", async () => {
     const place = withSource();
-    const names = ["with space", "-dash", "new\nline", "ünï", "json:{}", "nbd:x", "a,b=c", "\u001b[2J"];
+    const names = [
+      "with space",
+      "-dash",
+      "new\nline",
+      "ünï",
+      "json:{}",
+      "nbd:x",
+      "a,b=c",
+      "\u001b[2J",
+    ];
     await mustImage(["clone", "--", "disk.qcow2", ...names], { cwd: place });
     for (const name of names) {
       expect(digestOfFile(path.join(place, name))).toBe(digestOfFile(path.join(place, names[0]!)));
@@ -174,7 +190,7 @@ describe.runIf(judged)("a target", () => {
     ] as const) {
       chmodSync(path.join(place, "disk.qcow2"), mode);
       const script = `umask ${umask}; exec "$0" image clone -q disk.qcow2 a.qcow2`;
-      await must(["sh", "-c", script, path.resolve("dist/calque")], { cwd: place });
+      await must(["sh", "-c", script, executable], { cwd: place });
       expect(statSync(path.join(place, "a.qcow2")).mode & 0o7777).toBe(expected);
       rmSync(path.join(place, "a.qcow2"));
     }
@@ -281,12 +297,12 @@ describe.runIf(judged && systems)("a clone", () => {
     beforeAll(async () => {
       ({ from, to } = await places());
       source = path.join(from, "source.qcow2");
-      await qemuImg("create", "-q", "-f", "qcow2", source, "64M");
-      await guest(source, "write -P 1 0 8M", "write -P 2 20M 100k", "write -z 30M 1M");
+      await qemuImg("create", "-q", "-f", "qcow2", source, "16M");
+      await guest(source, "write -P 1 0 2M", "write -P 2 8M 100k", "write -z 12M 1M");
       await qemuImg("snapshot", "-c", "one", source);
-      await guest(source, "write -P 3 1M 4M", "write -P 4 50M 64k", "discard 20M 64k");
+      await guest(source, "write -P 3 1M 900k", "write -P 4 15M 64k", "discard 8M 64k");
       await qemuImg("snapshot", "-c", "two", source);
-      await guest(source, "write -P 5 2M 1M");
+      await guest(source, "write -P 5 512k 1M");
       await must(["sync", "-f", from]);
     });
 
@@ -329,10 +345,10 @@ describe.runIf(judged && systems)("a clone", () => {
       copyFileSync(source, copy);
       const before = await digest(copy);
       await cloned([copy, target("apart.qcow2")], from);
-      await guest(copy, "write -P 0x51 0 9M");
+      await guest(copy, "write -P 0x51 0 3M");
       expect(await view(target("apart.qcow2"))).toMatchObject({ check: 0, active: before });
       const after = await digest(copy);
-      await guest(target("apart.qcow2"), "write -P 0x52 0 9M");
+      await guest(target("apart.qcow2"), "write -P 0x52 0 3M");
       await mustImage(["snapshot", "-c", "new", target("apart.qcow2")]);
       expect(await view(copy)).toMatchObject({ check: 0, active: after });
       expect(await view(target("apart.qcow2"))).toMatchObject({ check: 0 });
@@ -345,7 +361,8 @@ describe.runIf(judged && systems)("a clone", () => {
         expect(named).toBe(source);
         const [{ strategy, reason, ...figures }] = clones as [Report["clones"][number]];
         const { allocated, shared } = await blocksOf(file);
-        const slack = 128 << 10;
+        // Tables that were written and then given back count as copied.
+        const slack = 512 << 10;
         const { "copied-bytes": copied, "shared-bytes": reported } = figures;
         expect(Math.abs(copied + reported - allocated)).toBeLessThanOrEqual(slack);
         expect(Math.abs(reported - shared)).toBeLessThanOrEqual(slack);
@@ -384,7 +401,7 @@ describe.runIf(judged && systems)("a clone", () => {
 
     test.runIf(shares)("by reflink shares blocks", async () => {
       await cloned(["--strategy", "reflink", source, target("shared.qcow2")], from);
-      expect((await blocksOf(target("shared.qcow2"))).shared).toBeGreaterThan(8 << 20);
+      expect((await blocksOf(target("shared.qcow2"))).shared).toBeGreaterThan(2 << 20);
     });
 
     test("leaves no other file behind", () => {
@@ -393,28 +410,36 @@ describe.runIf(judged && systems)("a clone", () => {
   });
 });
 
-describe.runIf(judged)("a clone of an image", () => {
-  /** Content and snapshots as qemu-img sees them, in all three ways to clone. */
-  async function expectFaithful(file: string): Promise<void> {
-    const before = await view(file);
-    const bytes = digestOfFile(file);
-    for (const strategy of ["auto", "copy"]) {
-      const kept = `${file}.${strategy}.kept`;
-      const plain = `${file}.${strategy}.plain`;
-      await mustImage(["clone", "-q", "--strategy", strategy, "--keep-snapshots", file, kept]);
-      expect(await view(kept)).toEqual(before);
-      await mustImage(["clone", "-q", "--strategy", strategy, file, plain]);
-      expect(await view(plain)).toEqual({ ...before, snapshots: [] });
-      for (const { id } of await snapshotsOf(file)) {
-        const old = `${file}.${strategy}.${id}`;
-        await mustImage(["clone", "-q", "--strategy", strategy, "--from-snapshot", id, file, old]);
-        const active = await digest(file, id);
-        expect(await view(old)).toEqual({ check: 0, active, snapshots: [] });
-      }
+/** Content and snapshots as qemu-img sees them, in all three ways to clone. */
+async function expectFaithful(file: string): Promise<void> {
+  const before = await view(file);
+  const bytes = digestOfFile(file);
+  for (const strategy of ["auto", "copy"]) {
+    const kept = `${file}.${strategy}.kept`;
+    const plain = `${file}.${strategy}.plain`;
+    await mustImage(["clone", "-q", "--strategy", strategy, "--keep-snapshots", file, kept]);
+    expect(await view(kept)).toEqual(before);
+    await mustImage(["clone", "-q", "--strategy", strategy, file, plain]);
+    expect(await view(plain)).toEqual({ ...before, snapshots: [] });
+    for (const { id } of await snapshotsOf(file)) {
+      const old = `${file}.${strategy}.${id}`;
+      await mustImage(["clone", "-q", "--strategy", strategy, "--from-snapshot", id, file, old]);
+      const active = await digest(file, id);
+      expect(await view(old)).toEqual({ check: 0, active, snapshots: [] });
     }
-    expect(digestOfFile(file)).toBe(bytes);
   }
+  expect(digestOfFile(file)).toBe(bytes);
+}
 
+/** The bitmaps that qemu-img lists. */
+async function bitmapsOf(file: string): Promise<unknown> {
+  const info = JSON.parse(await qemuImg("info", "--output=json", file)) as {
+    "format-specific": { data: { bitmaps?: unknown } };
+  };
+  return info["format-specific"].data.bitmaps;
+}
+
+describe.runIf(judged)("a clone of an image", () => {
   test.concurrent.each([
     "compat=0.10",
     "compat=0.10,cluster_size=512",
@@ -430,18 +455,21 @@ describe.runIf(judged)("a clone of an image", () => {
     await expectFaithful(file);
   });
 
-  test.concurrent.each(["zlib", "zstd"])("with clusters compressed by %s is faithful", async (type) => {
-    const place = scene.place();
-    const raw = path.join(place, "raw");
-    const text = Buffer.from("All work and no play makes Jack a dull boy. ".repeat(25_000));
-    writeFileSync(raw, text.subarray(0, 1 << 20));
-    const file = path.join(place, "disk.qcow2");
-    const options = `compression_type=${type},cluster_size=4k`;
-    await qemuImg("convert", "-c", "-O", "qcow2", "-o", options, raw, file);
-    await qemuImg("snapshot", "-c", "one", file);
-    await guest(file, "write -P 7 100k 60k", "write -c -P 8 300k 40k");
-    await expectFaithful(file);
-  });
+  test.concurrent.each(["zlib", "zstd"])(
+    "with clusters compressed by %s is faithful",
+    async (type) => {
+      const place = scene.place();
+      const raw = path.join(place, "raw");
+      const text = Buffer.from("All work and no play makes Jack a dull boy. ".repeat(25_000));
+      writeFileSync(raw, text.subarray(0, 1 << 20));
+      const file = path.join(place, "disk.qcow2");
+      const options = `compression_type=${type},cluster_size=4k`;
+      await qemuImg("convert", "-c", "-O", "qcow2", "-o", options, raw, file);
+      await qemuImg("snapshot", "-c", "one", file);
+      await guest(file, "write -P 7 100k 60k", "write -P 8 300k 40k");
+      await expectFaithful(file);
+    },
+  );
 
   test.concurrent("that is empty, tiny, or of an odd size is faithful", async () => {
     for (const size of ["0", "512", "1023488"]) {
@@ -453,12 +481,19 @@ describe.runIf(judged)("a clone of an image", () => {
   });
 
   test.concurrent("whose size changed between snapshots has the size of the one it is from", async () => {
-    const file = path.join(scene.place(), "disk.qcow2");
-    await eventful(file);
+    const place = scene.place();
+    const file = copyInto(place, original);
     await qemuImg("resize", "-q", file, "3M");
     await guest(file, "write -P 9 2M 64k");
     await qemuImg("snapshot", "-c", "large", file);
-    await expectFaithful(file);
+    for (const name of ["one", "two", "large"]) {
+      const applied = path.join(place, `${name}.applied`);
+      copyFileSync(file, applied);
+      await qemuImg("snapshot", "-a", name, applied);
+      const clone = path.join(place, `${name}.clone`);
+      await mustImage(["clone", "-q", "--from-snapshot", name, file, clone]);
+      expect(await view(clone)).toEqual({ check: 0, active: await digest(applied), snapshots: [] });
+    }
   });
 
   test.concurrent("with bitmaps keeps them, and qemu-img reads them", async () => {
@@ -466,23 +501,16 @@ describe.runIf(judged)("a clone of an image", () => {
     await qemuImg("create", "-q", "-f", "qcow2", file, "16M");
     await qemuImg("bitmap", "--add", "-g", "65536", file, "b0");
     await guest(file, "write -P 1 1M 3M");
-    const bitmaps = async (of: string): Promise<unknown> => {
-      const info = JSON.parse(await qemuImg("info", "--output=json", of)) as {
-        "format-specific": { data: { bitmaps?: unknown } };
-      };
-      return info["format-specific"].data.bitmaps;
-    };
-    expect(await bitmaps(file)).toHaveLength(1);
+    expect(await bitmapsOf(file)).toHaveLength(1);
     for (const strategy of ["auto", "copy"]) {
       await mustImage(["clone", "-q", "--strategy", strategy, file, `${file}.${strategy}`]);
-      expect(await bitmaps(`${file}.${strategy}`)).toEqual(await bitmaps(file));
+      expect(await bitmapsOf(`${file}.${strategy}`)).toEqual(await bitmapsOf(file));
       await qemuImg("check", "-q", `${file}.${strategy}`);
       expect(await qemuImg("compare", file, `${file}.${strategy}`)).toContain("identical");
     }
-    // The bits themselves: a merge of the clone's bitmap into a new one reads them.
-    const map = (of: string): Promise<string> =>
-      qemuImg("map", "--output=json", "--image-opts", `driver=qcow2,file.filename=${of}`);
-    expect(await map(`${file}.copy`)).toBe(await map(file));
+    // Merging reads the bits themselves.
+    await qemuImg("bitmap", "--add", "--merge", "b0", "-g", "65536", `${file}.copy`, "b1");
+    expect(await bitmapsOf(`${file}.copy`)).toHaveLength(2);
   });
 
   test.concurrent("with LUKS moves no cluster: the key still opens it", async () => {
@@ -525,7 +553,9 @@ describe.runIf(judged)("a clone of an image", () => {
     await guest(overlay, "write -P 22 256k 128k");
     await qemuImg("snapshot", "-c", "one", overlay);
     const content = await digest(overlay);
-    const targets = ["elsewhere/deep/a.qcow2", "beside/b.qcow2", "images/c.qcow2"].map((to) => at(to));
+    const targets = ["elsewhere/deep/a.qcow2", "beside/b.qcow2", "images/c.qcow2"].map((to) =>
+      at(to),
+    );
     symlinkSync("images", at("link"));
     for (const strategy of ["auto", "copy"]) {
       for (const source of [overlay, at("link/disk.qcow2")]) {
@@ -560,7 +590,8 @@ describe.runIf(judged)("a clone of an image", () => {
     await qemuImg("create", "-q", "-f", "qcow2", file, "1M");
     await guest(file, "write -P 9 0 128k");
     const bytes = readFileSync(file);
-    const at = (offset: number): number => Number(bytes.readBigUInt64BE(offset) & 0xfffffffffffe00n);
+    const at = (offset: number): number =>
+      Number(bytes.readBigUInt64BE(offset) & 0xfffffffffffe00n);
     const data = at(at(at(40)));
     bytes.writeUInt16BE(0, at(at(48)) + 2 * (data / 65536));
     writeFileSync(file, bytes);
@@ -570,7 +601,10 @@ describe.runIf(judged)("a clone of an image", () => {
         const args = ["clone", "--strategy", strategy, ...kind, "disk.qcow2", "a.qcow2"];
         const ending = await image(args, { cwd: place });
         if (ending.status === 0) {
-          expect({ args, content: await digest(path.join(place, "a.qcow2")) }).toEqual({ args, content });
+          expect({ args, content: await digest(path.join(place, "a.qcow2")) }).toEqual({
+            args,
+            content,
+          });
           rmSync(path.join(place, "a.qcow2"));
         } else {
           expectRefusal(ending, /counted/);
@@ -588,7 +622,10 @@ describe.runIf(judged)("a clone of an image", () => {
     bytes.writeUInt16BE(7, block + 2 * 60);
     writeFileSync(file, bytes);
     await mustImage(["clone", "-q", "disk.qcow2", "a.qcow2"], { cwd: place });
-    expect(await view(path.join(place, "a.qcow2"))).toMatchObject({ check: 0, active: await digest(file) });
+    expect(await view(path.join(place, "a.qcow2"))).toMatchObject({
+      check: 0,
+      active: await digest(file),
+    });
   });
 
   test.concurrent("that is marked dirty or corrupt, or has a data file, is refused", async () => {
@@ -625,7 +662,9 @@ describe.runIf(judged && isRoot && have("mkfs.ext4"))("a clone that takes its ti
     const file = path.join(place, "disk.qcow2");
     await qemuImg("create", "-q", "-f", "qcow2", file, "1T");
     await guest(file, "write -P 1 0 1M", "write -P 2 900G 1M");
-    const ending = await image(["clone", "--strategy", "copy", file, `${file}.copy`], { timeout: 20_000 });
+    const ending = await image(["clone", "--strategy", "copy", file, `${file}.copy`], {
+      timeout: 20_000,
+    });
     expect(ending).toMatchObject({ status: 0 });
     const [theirs, ours] = [statSync(file), statSync(`${file}.copy`)];
     expect(ours.size).toBe(theirs.size);
@@ -643,11 +682,11 @@ describe.runIf(judged && isRoot && have("mkfs.ext4"))("a clone that takes its ti
       return Number((await must(["stat", "-f", "-c", "%f", point])).trim());
     };
     const before = await free();
-    const command = [path.resolve("dist/calque"), "image", "clone", "--strategy", "copy", file, `${file}.copy`];
-    const started = run(["timeout", "-s", "KILL", "0.05", ...command]);
-    await until(async () => (await Promise.race([started.then(() => true), Promise.resolve(false)])) || false);
-    await started;
-    if (existsSync(`${file}.copy`)) return; // A very fast machine.
+    const command = [executable, "image", "clone", "--strategy", "copy", file, `${file}.copy`];
+    // 190 MiB from one file to another take longer than that.
+    expect(await run(["timeout", "-s", "KILL", "0.05", ...command])).not.toMatchObject({
+      status: 0,
+    });
     expect(readdirSync(point).toSorted()).toEqual(["disk.qcow2", "lost+found"]);
     expect(Math.abs((await free()) - before)).toBeLessThan(64);
     expect(await image(["clone", "-q", "--strategy", "copy", file, `${file}.copy`])).toMatchObject({

@@ -24,6 +24,7 @@ import path from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 
 import {
+  digest,
   digestOfFile,
   type Ending,
   eventful,
@@ -68,6 +69,11 @@ function commandsOn(file: string): string[][] {
 }
 
 const BOUND = 10_000;
+
+/** Five of them, others each turn: where there are hundreds of files to try. */
+function someCommandsOn(file: string, turn: number): string[][] {
+  return commandsOn(file).filter((_, at) => (at * 5 + turn * 3) % 11 < 5);
+}
 
 /** Runs every command on a file, which each has to refuse for that reason, and looks around. */
 async function expectRefused(place: string, name: string, reason: RegExp): Promise<void> {
@@ -126,7 +132,7 @@ describe.runIf(judged)("what is no image is refused by every command, for the ri
     await expectRefused(place, "disk.qcow2", /regular file/);
   });
 
-  test.concurrent.runIf(isRoot)("a character device, and a socket", async () => {
+  test.runIf(isRoot)("a character device, and a socket", { concurrent: true }, async () => {
     const place = scene.place();
     await must(["mknod", path.join(place, "null"), "c", "1", "3"]);
     await expectRefused(place, "null", /regular file/);
@@ -158,10 +164,11 @@ describe.runIf(judged)("an image that is cut off", () => {
     await inParallel(lengths, async (length) => {
       const place = scene.place();
       const file = path.join(place, "disk.qcow2");
-      for (const args of commandsOn("disk.qcow2")) {
-        writeFileSync(file, whole.subarray(0, length));
+      const pristine = whole.subarray(0, length);
+      for (const args of someCommandsOn("disk.qcow2", length)) {
+        writeFileSync(file, pristine);
         const ending = await image(args, { cwd: place, timeout: BOUND });
-        await expectSane({ place, args, ending, pristine: whole.subarray(0, length), story: `${length} bytes` });
+        await expectSane({ place, args, ending, pristine, story: `${length} bytes` });
       }
       rmSync(place, { recursive: true });
     });
@@ -228,7 +235,7 @@ async function writeAndCheck(file: string, pristine: Buffer, story: string): Pro
 
 describe.runIf(judged)("an image that lies about itself", () => {
   type Poke = [at: number, bytes: number, value: bigint];
-  const header: [field: string, ...where: [at: number, bytes: number]][] = [
+  const header: [field: string, where: [at: number, bytes: number]][] = [
     ["backing_file_offset", [8, 8]],
     ["backing_file_size", [16, 4]],
     ["cluster_bits", [20, 4]],
@@ -249,8 +256,22 @@ describe.runIf(judged)("an image that lies about itself", () => {
     ["the first extension's type", [112, 4]],
     ["the first extension's length", [116, 4]],
   ];
-  const values = [0n, 1n, 2n, 7n, 512n, 1024n, 1025n, 3072n, 1n << 20n, (1n << 31n) - 1n, 1n << 31n];
+  const values = [
+    0n,
+    1n,
+    2n,
+    7n,
+    512n,
+    1024n,
+    1025n,
+    3072n,
+    1n << 20n,
+    (1n << 31n) - 1n,
+    1n << 31n,
+  ];
   const wide = [0xffffffffn, 1n << 40n, 1n << 55n, 1n << 56n, (1n << 63n) - 512n, (1n << 64n) - 1n];
+
+  let turn = 0;
 
   async function expectSaneAfter(pokes: Poke[], story: string): Promise<void> {
     const place = scene.place();
@@ -261,7 +282,7 @@ describe.runIf(judged)("an image that lies about itself", () => {
       number.writeBigUInt64BE(value);
       number.copy(bytes, at, 8 - width);
     }
-    for (const args of commandsOn("disk.qcow2").filter((_, at) => at % 10 !== 9)) {
+    for (const args of someCommandsOn("disk.qcow2", turn++)) {
       writeFileSync(file, bytes);
       const ending = await image(args, { cwd: place, timeout: BOUND });
       await expectSane({ place, args, ending, pristine: bytes, story });
@@ -271,21 +292,57 @@ describe.runIf(judged)("an image that lies about itself", () => {
 
   test.concurrent.each(header)("in %s is survived", async (field, [at, bytes]) => {
     const fitting = [...values, ...wide].filter((value) => value < 1n << BigInt(8 * bytes));
-    await inParallel(fitting, (value) => expectSaneAfter([[at, bytes, value]], `${field} = ${value}`));
+    await inParallel(fitting, (value) =>
+      expectSaneAfter([[at, bytes, value]], `${field} = ${value}`),
+    );
   });
 
   test.concurrent("anywhere in its tables is survived", async () => {
     const below = random(0xca1);
     const bytes = readFileSync(original);
-    const at = (offset: number): number => Number(bytes.readBigUInt64BE(offset) & 0xfffffffffffe00n);
+    const at = (offset: number): number =>
+      Number(bytes.readBigUInt64BE(offset) & 0xfffffffffffe00n);
     const tables = [at(40), at(at(40)), at(48), at(at(48)), at(64)];
     const many = Array.from({ length: 40 }, (_, round) => {
       const table = tables[round % tables.length]!;
-      const value = [0n, 1n << 62n, (1n << 64n) - 1n, BigInt(below(400) * 1024), 0x8000000000000200n];
+      const value = [
+        0n,
+        1n << 62n,
+        (1n << 64n) - 1n,
+        BigInt(below(400) * 1024),
+        0x8000000000000200n,
+      ];
       const poke: Poke = [table + 8 * below(round % 5 === 4 ? 12 : 4), 8, value[below(5)]!];
-      return { poke, story: `${poke.join(" ")}` };
+      return { poke, story: poke.join(" ") };
     });
     await inParallel(many, ({ poke, story }) => expectSaneAfter([poke], story));
+  });
+
+  // The story: a cluster of the disk and of two snapshots is counted twice, not three times. Deleting
+  // one snapshot makes it look private, and the next write of the guest changes the other snapshot.
+  test.concurrent("with a count that is too low loses no snapshot, or is refused", async () => {
+    const place = scene.place();
+    const file = path.join(place, "disk.qcow2");
+    await qemuImg("create", "-q", "-f", "qcow2", file, "1M");
+    await guest(file, "write -P 9 0 64k");
+    for (const name of ["one", "two"]) await qemuImg("snapshot", "-c", name, file);
+    await guest(file, "write -P 8 64k 64k");
+    const bytes = readFileSync(file);
+    const at = (offset: number): number =>
+      Number(bytes.readBigUInt64BE(offset) & 0xfffffffffffe00n);
+    const cluster = at(at(at(40))) / 65536;
+    expect(bytes.readUInt16BE(at(at(48)) + 2 * cluster)).toBe(3);
+    bytes.writeUInt16BE(2, at(at(48)) + 2 * cluster);
+    writeFileSync(file, bytes);
+    const held = await digest(file, "2");
+    const ending = await image(["snapshot", "-d", "one", file]);
+    if (ending.status !== 0) {
+      expectRefusal(ending, /too low/);
+      expect(readFileSync(file).equals(bytes)).toBe(true);
+    } else {
+      await guest(file, "write -P 0x44 0 64k");
+      expect(await digest(file, "2")).toBe(held);
+    }
   });
 
   test.concurrent("with a table of 65536 snapshots that are not there is refused at once", async () => {
@@ -355,8 +412,14 @@ describe.runIf(judged && isRoot)("without permission", () => {
     const file = path.join(other, "disk.qcow2");
     copyFileSync(original, file);
     chownSync(file, nobody, nobody);
-    expectRefusal(await asNobody(["create", path.join(place, "new.qcow2"), "1M"], "/"), /Permission denied/);
-    expectRefusal(await asNobody(["clone", file, path.join(place, "a.qcow2")], "/"), /Permission denied/);
+    expectRefusal(
+      await asNobody(["create", path.join(place, "new.qcow2"), "1M"], "/"),
+      /Permission denied/,
+    );
+    expectRefusal(
+      await asNobody(["clone", file, path.join(place, "a.qcow2")], "/"),
+      /Permission denied/,
+    );
     expect(readdirSync(place)).toEqual([]);
     // The file is theirs and the place is too: then it works, and the clone is theirs as well.
     expect(await asNobody(["clone", "disk.qcow2", "a.qcow2"], other)).toMatchObject({ status: 0 });
@@ -370,7 +433,10 @@ describe.runIf(judged && isRoot)("without permission", () => {
     copyFileSync(original, file);
     chownSync(file, nobody, nobody);
     chmodSync(file, 0o444);
-    expectRefusal(await asNobody(["snapshot", "-c", "x", "disk.qcow2"], place), /Permission denied/);
+    expectRefusal(
+      await asNobody(["snapshot", "-c", "x", "disk.qcow2"], place),
+      /Permission denied/,
+    );
     expectRefusal(await asNobody(["create", "disk.qcow2", "1M"], place), /Permission denied/);
     expect(digestOfFile(file)).toBe(digestOfFile(original));
     expect(await asNobody(["clone", "disk.qcow2", "a.qcow2"], place)).toMatchObject({ status: 0 });
@@ -382,8 +448,14 @@ describe.runIf(judged && isRoot)("without permission", () => {
     copyFileSync(original, file);
     await must(["chattr", "+i", file]);
     try {
-      expectRefusal(await image(["snapshot", "-c", "x", file]), /Operation not permitted|Permission denied/);
-      expectRefusal(await image(["create", file, "1M"]), /Operation not permitted|Permission denied/);
+      expectRefusal(
+        await image(["snapshot", "-c", "x", file]),
+        /Operation not permitted|Permission denied/,
+      );
+      expectRefusal(
+        await image(["create", file, "1M"]),
+        /Operation not permitted|Permission denied/,
+      );
     } finally {
       await must(["chattr", "-i", file]);
     }
@@ -403,9 +475,14 @@ describe.runIf(judged && isRoot)("a read-only file system", () => {
       if (reads) expect({ args, ...ending }).toMatchObject({ args, status: 0, stderr: "" });
       else expectRefusal(ending, /Read-only file system/);
     }
-    expectRefusal(await image(["create", "new.qcow2", "1M"], { cwd: point }), /Read-only file system/);
+    expectRefusal(
+      await image(["create", "new.qcow2", "1M"], { cwd: point }),
+      /Read-only file system/,
+    );
     const clone = own.path("clone.qcow2");
-    expect(await image(["clone", path.join(point, "disk.qcow2"), clone])).toMatchObject({ status: 0 });
+    expect(await image(["clone", path.join(point, "disk.qcow2"), clone])).toMatchObject({
+      status: 0,
+    });
     expect(await qemuImg("compare", path.join(point, "disk.qcow2"), clone)).toContain("identical");
   });
 });
@@ -421,14 +498,16 @@ describe.runIf(judged)("a size that cannot be", () => {
 
   test.concurrent("of a file is refused by the system, and leaves none", async () => {
     const place = scene.place();
-    // With 2 MiB clusters and 64-bit counts the tables of 1 PiB are more than this user may write.
     const limited = ["prlimit", "--fsize=65536", executable, "image"];
     const ending = await run([...limited, "create", "new.qcow2", "1G"], { cwd: place });
     expect(ending.signal).toBeNull();
     expectRefusal(ending, /File too large/);
     expect(readdirSync(place)).toEqual([]);
     copyFileSync(original, path.join(place, "disk.qcow2"));
-    for (const args of [["clone", "disk.qcow2", "a.qcow2"], ["snapshot", "-c", "x", "disk.qcow2"]]) {
+    for (const args of [
+      ["clone", "disk.qcow2", "a.qcow2"],
+      ["snapshot", "-c", "x", "disk.qcow2"],
+    ]) {
       const refused = await run([...limited, ...args], { cwd: place });
       expectRefusal(refused, /File too large/);
       expect(readdirSync(place)).toEqual(["disk.qcow2"]);
@@ -444,7 +523,9 @@ describe.runIf(judged)("no descriptors left", () => {
     let succeeded = 0;
     for (let limit = 3; limit < 16; limit += 1) {
       const command = ["prlimit", `--nofile=${limit}`, executable, "image"];
-      const ending = await run([...command, "clone", "disk.qcow2", "a.qcow2", "b.qcow2"], { cwd: place });
+      const ending = await run([...command, "clone", "disk.qcow2", "a.qcow2", "b.qcow2"], {
+        cwd: place,
+      });
       if (ending.status === 0) {
         succeeded += 1;
         rmSync(path.join(place, "a.qcow2"));
@@ -458,15 +539,18 @@ describe.runIf(judged)("no descriptors left", () => {
   });
 });
 
-test.runIf(judged)("an image whose last cluster is partly missing is still used, as by qemu-img", async () => {
-  const place = scene.place();
-  const file = path.join(place, "disk.qcow2");
-  await qemuImg("create", "-q", "-f", "qcow2", file, "1M");
-  await guest(file, "write -P 9 0 64k");
-  truncateSync(file, statSync(file).size - 512);
-  const fd = openSync(file, "r+");
-  writeSync(fd, Buffer.from([1]), 0, 1, statSync(file).size - 1);
-  closeSync(fd);
-  expect(await image(["snapshot", "-c", "x", file])).toMatchObject({ status: 0, stderr: "" });
-  await qemuImg("check", "-q", file);
-});
+test.runIf(judged)(
+  "an image whose last cluster is partly missing is still used, as by qemu-img",
+  async () => {
+    const place = scene.place();
+    const file = path.join(place, "disk.qcow2");
+    await qemuImg("create", "-q", "-f", "qcow2", file, "1M");
+    await guest(file, "write -P 9 0 64k");
+    truncateSync(file, statSync(file).size - 512);
+    const fd = openSync(file, "r+");
+    writeSync(fd, Buffer.from([1]), 0, 1, statSync(file).size - 1);
+    closeSync(fd);
+    expect(await image(["snapshot", "-c", "x", file])).toMatchObject({ status: 0, stderr: "" });
+    await qemuImg("check", "-q", file);
+  },
+);

@@ -84,15 +84,20 @@ async function boot(file: string): Promise<void> {
 /** The command that was killed can be run again, whatever it had done. */
 async function expectUsable(place: string, { args, name }: Change): Promise<void> {
   const isClone = name.startsWith("clone");
-  if (isClone) for (const file of "abcde") rmSync(path.join(place, `${file}.qcow2`), { force: true });
+  if (isClone)
+    for (const file of "abcde") rmSync(path.join(place, `${file}.qcow2`), { force: true });
   const ending = await image([...args], { cwd: place });
   if (ending.status !== 0) {
-    expect(ending.stderr).toMatch(/already exists|There is a snapshot|not found|No such file|exists/);
+    expect(ending.stderr).toMatch(
+      /already exists|There is a snapshot|not found|No such file|exists/,
+    );
   }
-  expect(await image(["snapshot", "-c", "afterwards", "disk.qcow2"], { cwd: place })).toMatchObject({
-    status: 0,
-    stderr: "",
-  });
+  expect(await image(["snapshot", "-c", "afterwards", "disk.qcow2"], { cwd: place })).toMatchObject(
+    {
+      status: 0,
+      stderr: "",
+    },
+  );
   expect(await image(["check", "-q", "disk.qcow2"], { cwd: place })).toMatchObject({ status: 0 });
 }
 
@@ -159,7 +164,9 @@ describe.runIf(judged)("kill -9 at an odd moment", () => {
       await ended;
       await expectOldOrNew(place, change, `round ${round} of ${change.name}`);
       // Nobody waits for the dead: its locks are gone with it.
-      const next = await image(["snapshot", "--no-wait", "-c", "next", "disk.qcow2"], { cwd: place });
+      const next = await image(["snapshot", "--no-wait", "-c", "next", "disk.qcow2"], {
+        cwd: place,
+      });
       expect(next).toMatchObject({ status: 0, stderr: "" });
       await boot(file);
       rmSync(place, { recursive: true });

@@ -50,7 +50,10 @@ interface Surroundings {
 }
 
 /** Runs a program to its end, however it ends. */
-export function run(command: string[], { cwd, timeout = 60_000 }: Surroundings = {}): Promise<Ending> {
+export function run(
+  command: string[],
+  { cwd, timeout = 60_000 }: Surroundings = {},
+): Promise<Ending> {
   const [program = "", ...args] = command;
   const options = { cwd, env, timeout, killSignal: "SIGKILL", maxBuffer: 1 << 28 } as const;
   return new Promise((resolve, reject) => {
@@ -120,7 +123,11 @@ export class Scene implements Disposable {
   }
 
   /** A file system of its own, unmounted at the end. Needs root. */
-  async mount(type: "ext4" | "xfs" | "btrfs", size: string, options: string[] = []): Promise<string> {
+  async mount(
+    type: "ext4" | "xfs" | "btrfs",
+    size: string,
+    options: string[] = [],
+  ): Promise<string> {
     const backing = this.path(`${type}-${this.#cleanups.length}.img`);
     const point = `${backing}.mounted`;
     mkdirSync(point);

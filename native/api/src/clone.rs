@@ -48,11 +48,7 @@ pub fn image_clone(
     };
     let source =
         FileStorage::open(Path::new(&request.source), Access::Read).map_err(at(Stage::Open))?;
-    let _lock = if request.force_share == Some(true) {
-        None
-    } else {
-        Some(lock(&source, Intent::Share, None, &mut |_| ()).map_err(at(Stage::Open))?)
-    };
+    let _lock = lock(&source, Intent::Share, None, &mut |_| ()).map_err(at(Stage::Open))?;
     let targets: Vec<_> = request.targets.iter().map(PathBuf::from).collect();
     let mut told: Option<Instant> = None;
     let mut tell = |copied: u64, total: u64| {

@@ -6,8 +6,8 @@ use qcow2::check;
 use qcow2::format::bitmap;
 use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
 use qcow2::lock::Intent;
-use qcow2::storage::{FileStorage, Storage};
-use qcow2::{Committed, Error, Image, NewImage};
+use qcow2::storage::{Access, FileStorage, Storage};
+use qcow2::{Committed, Error, Image, Kind, NewImage};
 
 use crate::session::{change, lock, read, read_with};
 use crate::snapshot::describe_snapshot;
@@ -52,8 +52,8 @@ pub fn image_check(request: ImageCheckRequest) -> Outcome<CheckReport> {
     })
 }
 
-/// Makes an empty image, durably. A file that exists is overwritten, as `qemu-img create` does, but
-/// not while somebody uses it; a file that this call made is removed again if it fails.
+/// Makes an empty image, durably: a new file appears whole or not at all. A file that exists is
+/// overwritten, as `qemu-img create` does, but not while somebody uses it.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn image_create(
     request: ImageCreateRequest,
@@ -74,32 +74,35 @@ pub fn image_create(
         },
     };
     let path = Path::new(&request.path);
-    let at = |stage| move |error: Error| (stage, error);
-    let mut made = false;
-    let created = (|| {
-        new.validate().map_err(at(Stage::Operation))?;
-        let (file, is_new) = FileStorage::open_or_create(path, 0o644).map_err(at(Stage::Open))?;
-        made = is_new;
-        let _lock =
-            lock(&file, Intent::Change, request.no_wait, waiting).map_err(at(Stage::Open))?;
-        (|| {
-            file.set_len(0)?;
-            qcow2::create(&file, &new)?;
-            file.flush()?;
-            Ok(ImageCreateReport {
-                path: request.path.clone(),
-                virtual_size: Bytes(new.size.next_multiple_of(512)),
-                file_length: Bytes(file.len()?),
-            })
-        })()
-        .map_err(at(Stage::Operation))
-    })();
-    created.map_err(|(stage, error)| {
-        if made {
-            let _ = std::fs::remove_file(path);
+    let at = |stage| {
+        let path = &request.path;
+        move |error: Error| Failure::new(stage, path, &error)
+    };
+    let file_length = match qcow2::create_file(path, 0o644, &new) {
+        Err(error) if error.kind() == Kind::TargetExists => {
+            let file = FileStorage::open(path, Access::Write).map_err(at(Stage::Open))?;
+            let _lock =
+                lock(&file, Intent::Change, request.no_wait, waiting).map_err(at(Stage::Open))?;
+            overwrite(&file, &new).map_err(at(Stage::Operation))?
         }
-        Failure::new(stage, &request.path, &error)
+        result => result.map_err(at(Stage::Operation))?,
+    };
+    Ok(ImageCreateReport {
+        path: request.path.clone(),
+        virtual_size: Bytes(new.size.next_multiple_of(512)),
+        file_length: Bytes(file_length),
     })
+}
+
+/// Makes the image in a file that is ours alone; what it held is gone.
+fn overwrite(file: &FileStorage, new: &NewImage) -> qcow2::Result<u64> {
+    let emptied = (|| {
+        file.set_len(0)?;
+        qcow2::create(file, new)?;
+        file.flush()?;
+        Ok(file.len()?)
+    })();
+    emptied.map_err(|error: Error| error.with_hint("what the file held is gone"))
 }
 
 /// Makes the virtual disk larger. One commit.

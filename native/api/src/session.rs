@@ -28,7 +28,7 @@ pub(crate) fn change<T>(
     let mut image = Image::open(Box::new(file)).map_err(at(Stage::Open))?;
     // QEMU looks for a writer before it has locked; so we look again before we commit.
     let mut prepared = |_: &_| lock.reprobe();
-    let mut options = CommitOptions { prepared: Some(&mut prepared), staged: false };
+    let mut options = CommitOptions::asking(&mut prepared);
     change(&mut image, &mut options).map_err(|error| {
         let stage = match error.kind() {
             Kind::MarkedCorrupt | Kind::MarkedDirty => Stage::Open,
@@ -87,27 +87,40 @@ pub(crate) fn read_with<T>(
     }
 }
 
-/// One attempt, and whether the image stood still meanwhile.
+/// One attempt, and whether the image stood still meanwhile: file, first sector, and nobody writing.
 fn read_once<T>(
     open: fn(Box<dyn Storage>) -> Result<Image>,
     path: &str,
     force_share: Option<bool>,
     read: &mut impl FnMut(&Image, &FileStorage) -> Result<T>,
 ) -> (Outcome<T>, bool) {
-    let opened = (|| {
-        let file = FileStorage::open(Path::new(path), Access::Read)?;
-        if force_share != Some(true) {
-            // Taken only to be refused while somebody writes; it holds nothing.
-            let policy = LockPolicy { wait: true, on_wait: None };
-            drop(ImageLock::acquire(&file, Intent::Read, policy)?);
-        }
-        let image = open(Box::new(file.try_clone()?))?;
-        Ok((file, image))
-    })();
-    let (file, image) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return (Err(Failure::new(Stage::Open, path, &error)), true),
+    let fail = |stage, error: &Error| Err(Failure::new(stage, path, error));
+    let shared = force_share == Some(true);
+    let opened = FileStorage::open(Path::new(path), Access::Read)
+        .and_then(|file| ensure_no_writer(&file, shared).map(|()| file));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => return (fail(Stage::Open, &error), true),
     };
-    let result = read(&image, &file).map_err(|error| Failure::new(Stage::Operation, path, &error));
-    (result, image.is_current().unwrap_or(true))
+    // A guest that is allowed to write changes the file all the time, and the first sector never.
+    let stamp = || if shared { None } else { file.stamp().ok() };
+    let before = stamp();
+    let image = match file.try_clone().and_then(|file| open(Box::new(file))) {
+        Ok(image) => image,
+        Err(error) => return (fail(Stage::Open, &error), before == stamp()),
+    };
+    let outcome = read(&image, &file).or_else(|error| fail(Stage::Operation, &error));
+    let still = image.is_current().unwrap_or(true)
+        && before == stamp()
+        && ensure_no_writer(&file, shared).is_ok();
+    (outcome, still)
+}
+
+/// Refuses while somebody writes. Nothing is taken, so nothing has to be given back.
+fn ensure_no_writer(file: &FileStorage, shared: bool) -> Result<()> {
+    if shared {
+        return Ok(());
+    }
+    let policy = LockPolicy { wait: true, on_wait: None };
+    ImageLock::acquire(file, Intent::Read, policy).map(drop)
 }

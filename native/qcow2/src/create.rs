@@ -1,9 +1,12 @@
 //! Making an empty image.
 
+use std::path::Path;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{Compression, Header, MAX_L1_BYTES, NewHeader, encode_new};
 use crate::format::refcount::RefcountOrder;
-use crate::storage::Storage;
+use crate::os::tmpfile::{Durability, Staged};
+use crate::storage::{FileStorage, Storage};
 
 /// What a new image is made with.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +88,20 @@ impl NewImage {
     }
 }
 
+/// Makes an empty image at `path`, where nothing may be: the file appears whole, durably, or not at
+/// all. Returns its length in bytes.
+///
+/// Fails with [`Kind::TargetExists`] if the name is taken; `mode` as in `open(2)`.
+pub fn create_file(path: &Path, mode: u32, new: &NewImage) -> Result<u64> {
+    new.validate()?;
+    let staged = Staged::new(path, mode)?;
+    let storage = FileStorage::from_file(staged.file().try_clone()?)?;
+    create(&storage, new)?;
+    let length = storage.len()?;
+    staged.publish(Durability::Now)?;
+    Ok(length)
+}
+
 /// Writes an empty image into `storage`, which is empty. Nothing is flushed: an image in the making
 /// is its maker's to publish.
 ///
@@ -97,27 +114,15 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
         .ok_or_else(|| Error::new(Kind::TooLarge, "Image is too big"))?;
     let cluster_bits = new.cluster_bytes.trailing_zeros();
     let order = RefcountOrder::new(new.refcount_bits.trailing_zeros());
-    let head = encode_new(&NewHeader {
-        version: new.version,
-        cluster_bits,
-        size,
-        refcount_order: order.get(),
-        lazy_refcounts: new.lazy_refcounts,
-        compression: new.compression,
-    });
     let l1_entries = size.div_ceil(new.cluster_bytes / 8 * new.cluster_bytes);
     let l1_clusters = (l1_entries * 8).div_ceil(new.cluster_bytes);
 
-    // One refcount table cluster; as many blocks as the metadata itself needs.
+    // As many refcount blocks as the metadata itself needs, and a table that names them.
     let block_entries = 1_u64 << order.block_bits(cluster_bits);
-    let mut blocks = 1;
-    while 2 + blocks + l1_clusters > blocks * block_entries {
-        blocks += 1;
-    }
-    let table_clusters = (blocks * 8).div_ceil(new.cluster_bytes);
-    // The count grew with the table, at most once more.
+    let (mut blocks, mut table_clusters) = (1, 1);
     while 1 + table_clusters + blocks + l1_clusters > blocks * block_entries {
         blocks += 1;
+        table_clusters = (blocks * 8).div_ceil(new.cluster_bytes);
     }
     let blocks_at = 1 + table_clusters;
     let l1_at = blocks_at + blocks;
@@ -144,14 +149,21 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
         storage.write_at(&zeros, l1_at << cluster_bits)?;
     }
 
-    let mut first = vec![0; cluster.max(512)];
+    let head = encode_new(&NewHeader {
+        version: new.version,
+        cluster_bits,
+        size,
+        refcount_order: order.get(),
+        lazy_refcounts: new.lazy_refcounts,
+        compression: new.compression,
+        l1_entries: u32::try_from(l1_entries).expect("limited"),
+        l1_offset: if l1_entries == 0 { 0 } else { l1_at << cluster_bits },
+        refcount_table_offset: new.cluster_bytes,
+        refcount_table_clusters: u32::try_from(table_clusters).expect("small"),
+    });
+    let mut first = vec![0; cluster];
     first[..head.len()].copy_from_slice(&head);
-    first[36..40].copy_from_slice(&u32::try_from(l1_entries).expect("limited").to_be_bytes());
-    let l1_offset = if l1_entries == 0 { 0 } else { l1_at << cluster_bits };
-    first[40..48].copy_from_slice(&l1_offset.to_be_bytes());
-    first[48..56].copy_from_slice(&new.cluster_bytes.to_be_bytes());
-    first[56..60].copy_from_slice(&u32::try_from(table_clusters).expect("small").to_be_bytes());
-    Header::parse(&first[..cluster], end)?;
-    storage.write_at(&first[..cluster], 0)?;
+    Header::parse(&first, end)?;
+    storage.write_at(&first, 0)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! The sentence is the *reason* only, in qemu-img's words where qemu-img has some; what was being
 //! done to which file is known to the caller, who puts it in front. An error says whether anything
-//! was written: every kind but [`Kind::Unsettled`] and [`Kind::PunchFailed`] means that the image
+//! was written: every kind but [`Kind::Unsettled`] means that the image
 //! is as it was before the call.
 
 use std::fmt;
@@ -48,8 +48,6 @@ pub enum Kind {
     Busy,
     /// Cache and disk disagree about the header; nobody may change the image until they agree.
     Unsettled,
-    /// The change is committed, but freed space could not be given back to the file system.
-    PunchFailed,
     /// No space for the change; the image is as it was.
     NoSpace,
     /// An input or output error; the image is as it was.

@@ -14,6 +14,7 @@ use crate::format::header::SECTOR_BYTES;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
 use crate::plan::{Goal, Planner};
+use crate::refcounts::{EditedSector, Refcounts};
 use crate::snapshot::slots;
 use crate::transaction::{CommitOptions, Committed, Listing, commit, commit_listing, punch};
 
@@ -24,6 +25,10 @@ pub(crate) fn delete(
     options: &mut CommitOptions<'_>,
     refused: Error,
 ) -> Result<Committed> {
+    if !Planner::new(image)?.knows_all_references() {
+        // What it frees could never be counted anew.
+        return Err(refused);
+    }
     let Some(listing) = shorter_listing(image, index)? else {
         return Err(refused.with_hint(
             "not even the list of snapshots can be rewritten; deleting the newest one needs \
@@ -34,7 +39,7 @@ pub(crate) fn delete(
 
     // The snapshot is gone: from here on no error may claim that nothing happened. What fails now
     // keeps the space for the next change, and that is what is said.
-    match reclaim(image, &mut done, options) {
+    match reclaim(image, &mut done) {
         Err(error) if error.kind() == Kind::Unsettled => return Err(error),
         Err(error) => done.punch_failure = Some(std::io::Error::other(error)),
         Ok(()) => {}
@@ -43,7 +48,7 @@ pub(crate) fn delete(
 }
 
 /// Steps 2 and 3: holes for what leaks, then counts that agree.
-fn reclaim(image: &mut Image, done: &mut Committed, options: &mut CommitOptions<'_>) -> Result<()> {
+fn reclaim(image: &mut Image, done: &mut Committed) -> Result<()> {
     let planner = Planner::new(image)?;
     let goal = Goal {
         active: Some(slots(planner.active_l1())),
@@ -52,7 +57,8 @@ fn reclaim(image: &mut Image, done: &mut Committed, options: &mut CommitOptions<
     };
     let plan = planner.plan(goal)?;
     punch(image, &plan.leaks, done);
-    let last = commit(image, plan, options)?;
+    // The caller has been told of the commit that counts.
+    let last = commit(image, plan, &mut CommitOptions::default())?;
     done.written_bytes += last.written_bytes;
     done.flushes += last.flushes;
     done.punched_bytes += last.punched_bytes;
@@ -75,12 +81,10 @@ fn shorter_listing(image: &Image, index: usize) -> Result<Option<Listing>> {
     let table = encode_table(&rest);
     let count = (table.len() as u64).div_ceil(image.header.cluster_bytes());
     let mut walked = Planner::new(image)?.plan(Goal::same(&image.header))?;
-    let place = walked.find_free_with_blocks(image, count)?;
-    Ok(place.map(|first| Listing::Elsewhere {
-        count: rest.len(),
-        table,
-        clusters: first..first + count,
-    }))
+    let Some(first) = walked.find_free_with_blocks(image, count)? else { return Ok(None) };
+    let clusters = first..first + count;
+    let edits = Refcounts::load(image)?.raised_sectors(image.storage(), clusters.clone())?;
+    Ok(Some(Listing::Elsewhere { count: rest.len(), table, clusters, edits }))
 }
 
 /// The table with entry `index` moved to its end, where that changes one sector: the same snapshots
@@ -100,9 +104,11 @@ fn moved_last(image: &Image, entries: &[SnapshotEntry], index: usize) -> Result<
     let mut changed = (0..old_sectors.len()).filter(|&n| old_sectors[n] != new_sectors[n]);
     let (Some(only), None) = (changed.next(), changed.next()) else { return Ok(None) };
     // Where the table has something in its padding, nothing is edited.
-    Ok((stored == old).then(|| Listing::Reordered {
-        count: entries.len() - 1,
+    let edit = EditedSector {
         offset: image.header.snapshots_offset + (only * SECTOR_BYTES) as u64,
-        sector: Box::new(new_sectors[only]),
-    }))
+        old: old_sectors[only],
+        new: new_sectors[only],
+    };
+    let listing = Listing::Reordered { count: entries.len() - 1, edit: Box::new(edit) };
+    Ok((stored == old).then_some(listing))
 }

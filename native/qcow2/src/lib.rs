@@ -22,7 +22,7 @@ pub mod storage;
 mod transaction;
 
 pub use content::{Content, Disk};
-pub use create::{NewImage, create};
+pub use create::{NewImage, create, create_file};
 pub use error::{Error, Kind, Result};
 pub use image::{Image, lookup};
 pub use snapshot::{Bitmaps, NewSnapshot};

@@ -108,11 +108,7 @@ impl ImageLock {
         lock.take_bytes(deadline)?;
         lock.take_flock(deadline)?;
         lock.look_for_unlocked_writers()?;
-        if lock.file.is_current() {
-            Ok(lock)
-        } else {
-            Err(Error::new(Kind::Busy, "The file was replaced by another one of that name"))
-        }
+        if lock.file.is_current() { Ok(lock) } else { Err(replaced()) }
     }
 
     /// What it was acquired for.
@@ -123,6 +119,9 @@ impl ImageLock {
     /// Looks again whether somebody else has the image, just before a commit: a QEMU may be
     /// starting this moment. One that notices us and goes is waited for.
     pub fn reprobe(&self) -> Result<()> {
+        if !self.file.is_current() {
+            return Err(replaced());
+        }
         let deadline = Instant::now() + COLLISION_GRACE;
         loop {
             match self.obstacle()? {
@@ -269,6 +268,10 @@ impl Drop for ImageLock {
             let _ = rustix::fs::flock(self.file.file(), FlockOperation::NonBlockingUnlock);
         }
     }
+}
+
+fn replaced() -> Error {
+    Error::new(Kind::Busy, "The file was replaced by another one of that name")
 }
 
 /// Who uses the image now. Takes nothing; the answer may be stale when it arrives.

@@ -41,12 +41,27 @@ struct Block {
     in_use: Bits,
     /// A table of the image; nothing else may name the cluster.
     metadata: Bits,
-    /// Referenced by something this command saw, or allocated by it.
+    /// Referenced by something in the image that this command saw.
     seen: Bits,
+    /// Placed by this command; nothing in the image may reference it.
+    taken: Bits,
     /// Referenced by the state after the commit.
     kept: Bits,
+    /// And more than once.
+    shared: Bits,
     /// NEW differs from OLD, or the block is new.
     dirty: bool,
+}
+
+/// A sector that is replaced where it stands.
+#[derive(Debug)]
+pub(crate) struct EditedSector {
+    /// Where, in bytes.
+    pub offset: u64,
+    /// What it holds.
+    pub old: [u8; SECTOR_BYTES],
+    /// What it shall hold.
+    pub new: [u8; SECTOR_BYTES],
 }
 
 /// How a reference changes.
@@ -54,8 +69,10 @@ struct Block {
 pub(crate) struct Change {
     /// Added to the count of each cluster.
     pub delta: i64,
-    /// Whether the state after the commit still has the reference.
-    pub kept: bool,
+    /// References of this kind in the state after the commit.
+    pub after: u64,
+    /// Whether a table of this command makes the reference, and may name what was taken.
+    pub fresh: bool,
 }
 
 /// The reference counts of an image.
@@ -159,8 +176,9 @@ impl Refcounts {
                 }
             }
         }
-        let (metadata, seen, kept) = (Bits::new(entries), Bits::new(entries), Bits::new(entries));
-        self.blocks.push(Block { bytes, in_use, metadata, seen, kept, dirty });
+        let bits = || Bits::new(entries);
+        let (metadata, seen, taken, kept, shared) = (bits(), bits(), bits(), bits(), bits());
+        self.blocks.push(Block { bytes, in_use, metadata, seen, taken, kept, shared, dirty });
         self.slots[index] = u32::try_from(self.blocks.len()).expect("at most 2^20 blocks");
     }
 
@@ -170,6 +188,19 @@ impl Refcounts {
         let (index, entry) = self.locate(cluster);
         let block = self.block(storage, index)?;
         Ok(block.map_or(0, |block| order.get_count(&block.bytes, entry)))
+    }
+
+    /// Whether `cluster` is referenced exactly once after the commit. Fails as corrupt where its count
+    /// says so and the walk saw more: a guest would write into what others read.
+    pub fn is_private(&mut self, storage: &dyn Storage, cluster: u64) -> Result<bool> {
+        if self.count(storage, cluster)? != 1 {
+            return Ok(false);
+        }
+        let (index, entry) = self.locate(cluster);
+        if self.block(storage, index)?.is_some_and(|block| block.shared.get(entry)) {
+            return Err(too_low(cluster << self.cluster_bits));
+        }
+        Ok(true)
     }
 
     /// Calls `apply` on each block that `clusters` touch, with the entries inside it. Fails as
@@ -257,25 +288,43 @@ impl Refcounts {
         self.cover(storage, clusters.clone())?;
         self.for_blocks(storage, clusters, |block, entries, _| {
             for entry in entries {
-                block.seen.set(entry);
+                block.taken.set(entry);
                 block.kept.set(entry);
             }
             Ok(())
         })
     }
 
-    /// The 512 bytes of the block on disk that count `cluster`, with the count at one, and where they
-    /// stand.
-    pub fn raised_sector(
+    /// Counts free clusters as used once and returns the sectors of the blocks on disk that change by
+    /// it: where they stand, as they are, as they shall be.
+    pub fn raised_sectors(
         &mut self,
         storage: &dyn Storage,
-        cluster: u64,
-    ) -> Result<(u64, [u8; SECTOR_BYTES])> {
-        self.add(storage, cluster..cluster + 1, 1)?;
-        let (index, entry) = self.locate(cluster);
-        let (bytes, offset) = self.block_bytes(index);
-        let at = ((entry << self.order.get()) / 8) / SECTOR_BYTES * SECTOR_BYTES;
-        Ok((offset + at as u64, bytes[at..at + SECTOR_BYTES].try_into().expect("a sector")))
+        clusters: Range<u64>,
+    ) -> Result<Vec<EditedSector>> {
+        let mut places = Vec::new();
+        for cluster in clusters.clone() {
+            let (index, entry) = self.locate(cluster);
+            let sector = (entry << self.order.get()) / 8 / SECTOR_BYTES;
+            if places.last() != Some(&(index, sector)) {
+                places.push((index, sector));
+            }
+        }
+        let sectors = |this: &Self| -> Vec<(u64, [u8; SECTOR_BYTES])> {
+            let sector = |&(index, sector): &(usize, usize)| {
+                let (bytes, offset) = this.block_bytes(index);
+                let at = sector * SECTOR_BYTES;
+                let bytes = bytes[at..at + SECTOR_BYTES].try_into().expect("a sector");
+                (offset + at as u64, bytes)
+            };
+            places.iter().map(sector).collect()
+        };
+        // Loads the blocks, and fails where there is none.
+        self.add(storage, clusters.clone(), 0)?;
+        let old = sectors(self);
+        self.add(storage, clusters, 1)?;
+        let edited = |((offset, old), (_, new))| EditedSector { offset, old, new };
+        Ok(old.into_iter().zip(sectors(self)).map(edited).collect())
     }
 
     /// Makes sure that blocks exist for `clusters` and that they will be written.
@@ -329,10 +378,14 @@ impl Refcounts {
     /// Sets every NEW count to zero, for a recount.
     pub fn clear(&mut self, storage: &dyn Storage) -> Result<()> {
         for index in 0..self.table.len() {
+            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
+                continue;
+            }
             if let Some(block) = self.block(storage, index)? {
                 block.bytes.fill(0);
                 block.dirty = true;
                 block.kept.0.fill(0);
+                block.shared.0.fill(0);
             }
         }
         Ok(())
@@ -370,6 +423,9 @@ impl Refcounts {
         let order = self.order;
         let mut runs = Vec::new();
         for index in 0..self.table.len() {
+            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
+                continue;
+            }
             let first = (index as u64) << self.block_bits;
             let Some(block) = self.block(storage, index)? else { continue };
             for word in 0..block.in_use.0.len() {
@@ -409,10 +465,7 @@ impl Refcounts {
                 if zero & kept != 0 {
                     let cluster = first + u64::from((zero & kept).trailing_zeros());
                     let offset = cluster << self.cluster_bits;
-                    return Err(corrupt(
-                        format!("The reference count at {offset:#x} is too low"),
-                        offset,
-                    ));
+                    return Err(too_low(offset));
                 }
                 push_bits(&mut runs, first, zero);
             }
@@ -450,7 +503,7 @@ impl Refcounts {
                 continue;
             };
             let believed = if trusts_walk { 0 } else { block.in_use.0[entry / 64] };
-            let word = believed | block.seen.0[entry / 64];
+            let word = believed | block.seen.0[entry / 64] | block.taken.0[entry / 64];
             let bit = entry % 64;
             let in_word = (64 - bit as u64).min(left);
             let free = u64::from((word >> bit).trailing_zeros()).min(in_word);
@@ -488,11 +541,15 @@ fn touch(
     offset: u64,
     change: Change,
 ) -> Result<()> {
-    if !block.in_use.get(entry) && !block.seen.get(entry) {
+    let may_be_named = block.in_use.get(entry) || change.fresh && block.taken.get(entry);
+    if !may_be_named {
         return Err(corrupt(format!("Cluster at {offset:#x} is used but counted free"), offset));
     }
     block.seen.set(entry);
-    if change.kept {
+    if change.after > 1 || change.after == 1 && block.kept.get(entry) && !block.taken.get(entry) {
+        block.shared.set(entry);
+    }
+    if change.after > 0 {
         block.kept.set(entry);
     }
     shift(order, block, entry, offset, change.delta)
@@ -511,11 +568,7 @@ fn shift(
     }
     let count = order.get_count(&block.bytes, entry);
     let Some(count) = count.checked_add_signed(delta) else {
-        return Err(if delta < 0 {
-            corrupt(format!("The reference count at {offset:#x} is too low"), offset)
-        } else {
-            overflow(order)
-        });
+        return Err(if delta < 0 { too_low(offset) } else { overflow(order) });
     };
     if count > order.max() {
         return Err(overflow(order));
@@ -523,6 +576,10 @@ fn shift(
     order.set_count(&mut block.bytes, entry, count);
     block.dirty = true;
     Ok(())
+}
+
+pub(crate) fn too_low(offset: u64) -> Error {
+    corrupt(format!("The reference count at {offset:#x} is too low"), offset)
 }
 
 fn overflow(order: RefcountOrder) -> Error {

@@ -1,10 +1,10 @@
 //! Growing the virtual size.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::header::MAX_L1_BYTES;
+use crate::format::header::{MAX_L1_BYTES, autoclear};
 use crate::image::Image;
 use crate::plan::{Goal, Planner};
-use crate::snapshot::slots;
+use crate::snapshot::{carried, slots};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {
@@ -13,7 +13,8 @@ impl Image {
     ///
     /// L1 entries above the old end (VM state that QEMU left in the active disk) are dropped first:
     /// they would become disk content. Version 2 images with snapshots are refused, as QEMU does,
-    /// because their entries mean "the size of the disk now".
+    /// because their entries mean "the size of the disk now"; images with bitmaps, which cover a
+    /// disk of this size and no other; images with a backing file, which would show through.
     pub fn grow(&mut self, size: u64, options: &mut CommitOptions<'_>) -> Result<Committed> {
         self.ensure_changeable()?;
         let size = size
@@ -31,6 +32,16 @@ impl Image {
                 "Version 2 images with snapshots cannot change their size",
             ));
         }
+        if self.header.autoclear & autoclear::BITMAPS != 0 && size != self.header.size {
+            return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps")
+                .with_hint("the bitmaps describe a disk of the present size"));
+        }
+        if self.header.backing_file.is_some() && size != self.header.size {
+            return Err(Error::new(
+                Kind::UnsupportedFeature,
+                "What the backing file has beyond the end of the disk would come into it",
+            ));
+        }
         let needed = self.header.l1_entries_for(size);
         if needed.saturating_mul(8) > MAX_L1_BYTES {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
@@ -43,7 +54,10 @@ impl Image {
         let vm_state_slots = l1.len() - used.min(l1.len());
         l1.truncate(used);
         l1.resize(needed.max(used + vm_state_slots), crate::plan::Slot::Table(0));
-        let goal = Goal { size, active: Some(l1), ..Goal::same(&self.header) };
+        // Snapshots that do not say how large their disk was mean the size of today.
+        let snapshots = Some(carried(planner.snapshots(), self.header.size));
+        let snapshots = snapshots.filter(|s| !s.is_empty() && size != self.header.size);
+        let goal = Goal { size, active: Some(l1), snapshots, ..Goal::same(&self.header) };
         let plan = planner.plan(goal)?;
         commit(self, plan, options)
     }

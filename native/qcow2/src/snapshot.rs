@@ -102,10 +102,9 @@ impl Image {
         })?;
         let entry = entries[index].clone();
         if let Err(error) = check_snapshot_l1(self, &entry) {
-            let errno = if error.reason().ends_with("large") {
-                "File too large"
-            } else {
-                "Invalid argument"
+            let errno = match error.kind() {
+                Kind::TooLarge => "File too large",
+                _ => "Invalid argument",
             };
             return Err(Error::new(error.kind(), format!("Failed to load snapshot: {errno}"))
                 .with_preface(error.reason())
@@ -118,13 +117,18 @@ impl Image {
                 "The snapshot has another disk size, and version 2 images cannot change theirs",
             ));
         }
+        let planner = Planner::new(self)?;
+        // Snapshots that do not say how large their disk was mean the size of today.
+        let snapshots = Some(carried(planner.snapshots(), self.header.size));
+        let snapshots = snapshots.filter(|_| size != self.header.size);
         let goal = Goal {
             size,
             active: Some(slots(&l1)),
+            snapshots,
             drop_bitmaps: has_bitmaps,
             ..Goal::same(&self.header)
         };
-        let plan = Planner::new(self)?.plan(goal)?;
+        let plan = planner.plan(goal)?;
         let done = commit(self, plan, options)?;
         Ok(Committed { snapshot: Some(entry), ..done })
     }
@@ -154,7 +158,7 @@ impl Image {
         };
         let plan = planner.plan(goal)?;
         let done = match commit(self, plan, options) {
-            Err(error) if error.kind() == Kind::NoSpace => {
+            Err(error) if error.kind() == Kind::NoSpace && !options.was_refused => {
                 full_disk::delete(self, index, options, error)?
             }
             result => result?,
@@ -192,6 +196,12 @@ impl Image {
     /// above the disk's end is the snapshot's VM state and stays out.
     pub(crate) fn snapshot_disk(&self, entry: &SnapshotEntry) -> Result<(u64, Vec<u64>)> {
         let size = entry.disk_size().unwrap_or(self.header.size);
+        if !size.is_multiple_of(512) {
+            return Err(corrupt(
+                "The snapshot's disk size is not a multiple of 512",
+                entry.l1_offset,
+            ));
+        }
         let needed = self.header.l1_entries_for(size);
         if needed.saturating_mul(8) > MAX_L1_BYTES {
             return Err(corrupt("Image is too big", entry.l1_offset));

@@ -23,7 +23,7 @@ use crate::format::mapping;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
 use crate::plan::{L1Slot, Plan, TableContent, flagged};
-use crate::refcounts::Refcounts;
+use crate::refcounts::{EditedSector, Refcounts};
 use crate::storage::Storage;
 
 /// A sector that a disk writes at once may be this large; nothing of ours shares one with others.
@@ -51,6 +51,22 @@ pub struct CommitOptions<'a> {
     pub prepared: Option<&'a mut dyn FnMut(&PlannedCommit) -> Result<()>>,
     /// The image is not published yet: its maker flushes once, at the end.
     pub staged: bool,
+    /// Set when `prepared` refused: its error is the caller's, whatever it looks like.
+    pub(crate) was_refused: bool,
+}
+
+impl<'a> CommitOptions<'a> {
+    /// A commit that `prepared` is asked about.
+    pub fn asking(prepared: &'a mut dyn FnMut(&PlannedCommit) -> Result<()>) -> Self {
+        Self { prepared: Some(prepared), ..Self::default() }
+    }
+
+    fn ask(&mut self, before: &Header, after: &Header) -> Result<()> {
+        let planned =
+            PlannedCommit { before: before.commit_fields(), after: after.commit_fields() };
+        let Some(prepared) = self.prepared.as_mut() else { return Ok(()) };
+        prepared(&planned).inspect_err(|_| self.was_refused = true)
+    }
 }
 
 /// What a commit did.
@@ -108,9 +124,7 @@ pub(crate) fn commit(
         if !options.staged {
             flush(image, &mut done)?;
         }
-        let planned =
-            PlannedCommit { before: fields(&old_header.sector()), after: fields(&header.sector()) };
-        options.prepared.as_mut().map_or(Ok(()), |prepared| prepared(&planned))
+        options.ask(&old_header, &header)
     })();
     if let Err(error) = written {
         take_back(image, layout.as_ref(), old_bytes);
@@ -191,10 +205,8 @@ pub(crate) enum Listing {
     Reordered {
         /// Entries that stay.
         count: usize,
-        /// Host offset of the sector.
-        offset: u64,
-        /// What it will hold.
-        sector: Box<[u8; SECTOR_BYTES]>,
+        /// The sector.
+        edit: Box<EditedSector>,
     },
     /// A table in clusters that nobody references and that own blocks. Their counts are raised in
     /// place first, one sector at a time: a crash then leaves them as leaks.
@@ -205,6 +217,8 @@ pub(crate) enum Listing {
         table: Vec<u8>,
         /// Where it goes.
         clusters: Range<u64>,
+        /// The counts of these clusters.
+        edits: Vec<EditedSector>,
     },
 }
 
@@ -218,47 +232,46 @@ pub(crate) fn commit_listing(
     let mut done = Committed::default();
     ensure_settled(image, &mut done)?;
     let mut header = image.header.clone();
-    let count = match listing {
-        Listing::Shorter { count } => *count,
-        Listing::Reordered { count, offset, sector } => {
-            image.storage.write_at(&sector[..], *offset)?;
-            done.written_bytes += SECTOR_BYTES as u64;
-            flush(image, &mut done)?;
-            *count
-        }
-        Listing::Elsewhere { count, table, clusters } => {
-            raise_in_place(image, clusters.clone(), &mut done)?;
-            flush(image, &mut done)?;
+    let (count, edited) = match listing {
+        Listing::Shorter { count } => (*count, Vec::new()),
+        Listing::Reordered { count, edit } => (*count, vec![&**edit]),
+        Listing::Elsewhere { count, clusters, edits, .. } => {
             header.snapshots_offset = clusters.start << header.cluster_bits;
-            image.storage.write_at(table, header.snapshots_offset)?;
-            done.written_bytes += table.len() as u64;
-            flush(image, &mut done)?;
-            *count
+            (*count, edits.iter().collect())
         }
     };
     header.snapshot_count = u32::try_from(count).expect("at most 65 536");
     if count == 0 {
         header.snapshots_offset = 0;
     }
-    let planned = PlannedCommit {
-        before: fields(image.header.raw_sector()),
-        after: fields(&header.sector()),
-    };
-    options.prepared.as_mut().map_or(Ok(()), |prepared| prepared(&planned))?;
-    switch(image, &header, options, &mut done)?;
+    options.ask(&image.header, &header)?;
+    let written = (|| {
+        for edit in &edited {
+            image.storage.write_at(&edit.new, edit.offset)?;
+            done.written_bytes += SECTOR_BYTES as u64;
+        }
+        if !edited.is_empty() {
+            flush(image, &mut done)?;
+        }
+        if let Listing::Elsewhere { table, .. } = listing {
+            image.storage.write_at(table, header.snapshots_offset)?;
+            done.written_bytes += table.len() as u64;
+            flush(image, &mut done)?;
+        }
+        switch(image, &header, options, &mut done)
+    })();
+    if let Err(error) = written {
+        if error.kind() != Kind::Unsettled {
+            // Each old sector is right beside the old header, edited or not.
+            for edit in &edited {
+                let _ = image.storage.write_at(&edit.old, edit.offset);
+            }
+            let _ = image.storage.flush();
+        }
+        return Err(error);
+    }
     adopt(image, header);
     Ok(done)
-}
-
-/// Counts free clusters as used once, in the blocks as they stand. Each write is one sector.
-fn raise_in_place(image: &Image, clusters: Range<u64>, done: &mut Committed) -> Result<()> {
-    let mut refcounts = Refcounts::load(image)?;
-    for cluster in clusters {
-        let (offset, sector) = refcounts.raised_sector(image.storage(), cluster)?;
-        image.storage.write_at(&sector, offset)?;
-        done.written_bytes += SECTOR_BYTES as u64;
-    }
-    Ok(())
 }
 
 /// Flushes what earlier writers left in the cache and compares the first sector with the medium's.
@@ -279,10 +292,6 @@ pub(crate) fn ensure_settled(image: &Image, done: &mut Committed) -> Result<()> 
 fn flush(image: &Image, done: &mut Committed) -> Result<()> {
     done.flushes += 1;
     Ok(image.storage.flush()?)
-}
-
-fn fields(sector: &[u8; SECTOR_BYTES]) -> CommitFields {
-    sector[24..72].try_into().expect("48 bytes")
 }
 
 /// Finds a place for everything, counts it, and takes the replaced refcount structures off. None

@@ -270,8 +270,7 @@ fn a_callback_that_fails_means_that_nothing_happened() {
             Err(Error::new(Kind::InvalidArgument, "the record could not be written"))
         };
         let new = NewSnapshot { name: b"n", least_id: 1, date_sec: 0, date_nsec: 0 };
-        let mut options =
-            CommitOptions { prepared: Some(&mut prepared), ..CommitOptions::default() };
+        let mut options = CommitOptions::asking(&mut prepared);
         let error = image.create_snapshot(&new, &mut options).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument);
         assert_eq!(planned.unwrap().before, header(&fixture.image)[24..72]);

@@ -19,8 +19,6 @@ pub struct ImageCloneRequest {
     pub from_snapshot: Option<String>,
     /// Carries the snapshots over; otherwise the copies have none.
     pub keep_snapshots: Option<bool>,
-    /// Reads also while somebody writes (`-U`).
-    pub force_share: Option<bool>,
 }
 
 /// How a clone may be made.

@@ -61,8 +61,7 @@ mod crossing {
     }
 }
 
-/// An operation that could not be done. The image is as it was, but for the codes `unsettled` and
-/// `punch-failed`.
+/// An operation that could not be done. The image is as it was, but for the code `unsettled`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
@@ -142,7 +141,7 @@ macro_rules! failure_codes {
 failure_codes! {
     NotFound, PermissionDenied, ReadOnly, NotAFile, WrongFormat, UnsupportedVersion,
     UnsupportedFeature, InvalidHeader, InvalidSnapshotTable, MarkedCorrupt, MarkedDirty, Corrupt,
-    InUse, LocksUnsupported, Busy, Unsettled, PunchFailed, NoSpace, Io, SnapshotNotFound,
+    InUse, LocksUnsupported, Busy, Unsettled, NoSpace, Io, SnapshotNotFound,
     SnapshotExists, SnapshotAmbiguous, InvalidName, TooManySnapshots, RefcountOverflow, TooLarge,
     HasBitmaps, HasSnapshots, CannotShrink, TargetExists, CannotShare, InvalidArgument,
 }

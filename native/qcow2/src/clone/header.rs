@@ -7,12 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::be64;
 use crate::image::Image;
 use crate::os::identity::Identity;
-
-/// QEMU reads no longer name.
-const MAX_NAME_BYTES: usize = 1023;
 
 /// The backing file's name as a clone at `target` has to spell it; none where it can stay. The
 /// backing file itself is not looked at.
@@ -34,8 +30,7 @@ pub(super) fn relocated_backing(
     let directory = std::path::absolute(&from)?;
     let moved = directory.join(Path::new(OsStr::from_bytes(name))).into_os_string();
     let moved = moved.as_bytes().to_vec();
-    let offset = be64(image.header.raw_sector(), 8);
-    if moved.len() > MAX_NAME_BYTES || offset + moved.len() as u64 > image.header.cluster_bytes() {
+    if image.header.with_backing_file(&moved).is_none() {
         return Err(Error::new(
             Kind::UnsupportedFeature,
             "The backing file's name is relative, and its absolute form does not fit the header",
@@ -47,9 +42,9 @@ pub(super) fn relocated_backing(
 
 /// Enters `name` where the old one stood. The file is not published yet.
 pub(super) fn write_backing(image: &Image, file: &File, name: &[u8]) -> Result<()> {
-    let offset = be64(image.header.raw_sector(), 8);
-    file.write_all_at(name, offset)?;
-    file.write_all_at(&u32::try_from(name.len()).expect("at most 1023").to_be_bytes(), 16)?;
+    for (offset, bytes) in image.header.with_backing_file(name).into_iter().flatten() {
+        file.write_all_at(&bytes, offset)?;
+    }
     Ok(())
 }
 

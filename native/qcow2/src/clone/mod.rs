@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::content::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Image, lookup};
+use crate::os::descriptors;
 use crate::os::filesystem;
 use crate::os::identity::Identity;
 use crate::os::reflink;
@@ -30,6 +31,9 @@ use crate::transaction::{CommitOptions, Committed, commit};
 
 /// From this many targets on, one `syncfs` is cheaper than a sync of each.
 const SYNC_EACH_BELOW: usize = 4;
+
+/// Open files per target: the file and its directory, both twice while it is published.
+const DESCRIPTORS_EACH: usize = 4;
 
 /// How a clone may be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +100,7 @@ pub fn clone_image(
     image.ensure_cloneable()?;
     let goal = GoalFor::new(&image, selection)?;
     ensure_distinct(targets)?;
+    descriptors::make_room(targets.len() * DESCRIPTORS_EACH);
     let staged = targets
         .iter()
         .map(|target| stage(target, source.mode()?))
@@ -153,25 +158,25 @@ pub fn clone_image(
     if !image.is_current()? {
         return Err(Error::new(Kind::Busy, "The image changed while it was cloned"));
     }
-    publish(staged)?
+    sync(&staged)?;
+    let clones = staged
         .iter()
-        .zip(targets)
         .zip(written)
-        .map(|((published, target), copied_bytes)| {
-            let allocated =
-                FileStorage::from_file(published.file().try_clone()?)?.actual_bytes()?;
-            Ok(Clone {
-                target: target.clone(),
-                used,
-                reason: reason.clone(),
-                copied_bytes,
-                shared_bytes: match used {
-                    Used::Reflink => allocated.saturating_sub(copied_bytes),
-                    Used::Copy => 0,
-                },
-            })
+        .map(|(staged, copied_bytes)| {
+            let shared_bytes = match used {
+                Used::Reflink => allocated_bytes(staged)?.saturating_sub(copied_bytes),
+                Used::Copy => 0,
+            };
+            let (target, reason) = (staged.target().to_owned(), reason.clone());
+            Ok(Clone { target, used, reason, copied_bytes, shared_bytes })
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    publish(staged)?;
+    Ok(clones)
+}
+
+fn allocated_bytes(staged: &Staged) -> Result<u64> {
+    FileStorage::from_file(staged.file().try_clone()?)?.actual_bytes()
 }
 
 impl Image {
@@ -237,14 +242,20 @@ impl GoalFor {
 
     /// What a copy has to hold before [`GoalFor::apply_to`], as bytes of the source that own blocks.
     fn needed_ranges(&self, image: &Image) -> Result<Vec<std::ops::Range<u64>>> {
-        let mut refcounts = match *self {
-            Self::Same => crate::refcounts::Refcounts::load(image)?,
-            Self::Only(disk) => only(image, disk)?.refcounts,
+        let data = image.storage().data_ranges(0..image.file_bytes)?;
+        let plan = match *self {
+            // A cluster that is counted free may be in use all the same; only a walk tells.
+            Self::Same if image.ensure_mapped_here().is_err() => return Ok(data),
+            Self::Same => Planner::new(image)?.plan(Goal::same(&image.header))?,
+            Self::Only(disk) => only(image, disk)?,
         };
+        if !plan.proven {
+            return Ok(data);
+        }
+        let mut refcounts = plan.refcounts;
         let bits = image.header.cluster_bits;
         let clusters = refcounts.needed(image.storage())?;
         let bytes: Vec<_> = clusters.iter().map(|c| c.start << bits..c.end << bits).collect();
-        let data = image.storage().data_ranges(0..image.file_bytes)?;
         Ok(copy::intersect(&bytes, &data))
     }
 }
@@ -337,21 +348,27 @@ fn explain(error: &io::Error, source: &FileStorage, target: &Staged) -> Result<S
     }
 }
 
-/// Makes every clone durable and gives it its name; takes names back if one cannot be given.
-fn publish(staged: Vec<Staged>) -> Result<Vec<Published>> {
-    if staged.len() < SYNC_EACH_BELOW {
-        for target in &staged {
-            target.file().sync_data().map_err(|e| at_target(e.into(), target.target()))?;
-        }
-    } else {
-        let mut synced = HashSet::new();
-        for target in &staged {
-            let stat = rustix::fs::fstat(target.file()).map_err(io::Error::from)?;
-            if synced.insert(stat.st_dev) {
-                rustix::fs::syncfs(target.file()).map_err(io::Error::from)?;
+/// Makes the content of every clone durable.
+fn sync(staged: &[Staged]) -> Result<()> {
+    let mut synced = HashSet::new();
+    for target in staged {
+        let file = target.file();
+        let result = if staged.len() < SYNC_EACH_BELOW {
+            file.sync_data()
+        } else {
+            let device = rustix::fs::fstat(file).map_err(io::Error::from)?.st_dev;
+            if !synced.insert(device) {
+                continue;
             }
-        }
+            rustix::fs::syncfs(file).map_err(io::Error::from)
+        };
+        result.map_err(|error| at_target(error.into(), target.target()))?;
     }
+    Ok(())
+}
+
+/// Gives every clone its name, durably; takes names back if one cannot be given.
+fn publish(staged: Vec<Staged>) -> Result<()> {
     let mut published: Vec<Published> = Vec::new();
     for target in staged {
         let path = target.target().to_owned();
@@ -368,5 +385,5 @@ fn publish(staged: Vec<Staged>) -> Result<Vec<Published>> {
         published.into_iter().for_each(Published::retract);
         return Err(error.into());
     }
-    Ok(published)
+    Ok(())
 }

@@ -293,12 +293,12 @@ mod tests {
             refcount_order: 4,
             lazy_refcounts: false,
             compression: Compression::Zlib,
+            l1_entries: 1,
+            l1_offset: 3 * CLUSTER,
+            refcount_table_offset: CLUSTER,
+            refcount_table_clusters: 1,
         });
         file.truncate(112);
-        file[36..40].copy_from_slice(&1_u32.to_be_bytes());
-        file[40..48].copy_from_slice(&(3 * CLUSTER).to_be_bytes());
-        file[48..56].copy_from_slice(&CLUSTER.to_be_bytes());
-        file[56..60].copy_from_slice(&1_u32.to_be_bytes());
         file[95] = 1;
         file.extend(extension::BITMAPS.to_be_bytes());
         file.extend(24_u32.to_be_bytes());

@@ -22,11 +22,13 @@ pub const MAX_SNAPSHOTS: u32 = 65_536;
 /// QEMU's limit for the snapshot table: 64 MiB.
 pub const MAX_SNAPSHOT_TABLE_BYTES: u64 = 64 << 20;
 
+/// Longest name of a backing file that QEMU reads.
+const MAX_BACKING_BYTES: usize = 1023;
 const MAGIC: u32 = 0x5146_49fb;
 const VERSION_2_HEADER_BYTES: u32 = 72;
 const VERSION_3_HEADER_BYTES: u32 = 104;
 /// What new version 3 images get: 104 bytes, the compression type, padding to 8.
-const NEW_HEADER_BYTES: u32 = 112;
+pub const NEW_HEADER_BYTES: u32 = 112;
 
 /// Incompatible feature bits: who does not know one must not open the image.
 pub mod incompatible {
@@ -270,7 +272,7 @@ impl Header {
             return Ok(cluster.len());
         }
         let length = be32(cluster, 16);
-        if length > 1023 {
+        if length as usize > MAX_BACKING_BYTES {
             return Err(invalid("Backing file name too long", 16));
         }
         let end = offset.checked_add(u64::from(length));
@@ -450,6 +452,22 @@ impl Header {
         sector
     }
 
+    /// Bytes 24 to 71 as [`Header::sector`] has them: size, L1, refcount table, snapshot table.
+    pub fn commit_fields(&self) -> [u8; 48] {
+        self.sector()[24..72].try_into().expect("48 bytes")
+    }
+
+    /// What a longer or shorter backing file name changes in the file, as (offset, bytes): the name in
+    /// its place, and its length. None where it does not fit.
+    pub fn with_backing_file(&self, name: &[u8]) -> Option<[(u64, Vec<u8>); 2]> {
+        let offset = be64(&self.raw_sector, 8);
+        let fits = name.len() <= MAX_BACKING_BYTES
+            && offset + name.len() as u64 <= self.cluster_bytes()
+            && self.backing_file.is_some();
+        let length = u32::try_from(name.len()).ok()?.to_be_bytes().to_vec();
+        fits.then(|| [(offset, name.to_vec()), (16, length)])
+    }
+
     /// The header after [`Header::sector`] was written.
     pub fn settle(&mut self) {
         self.raw_sector = self.sector();
@@ -471,6 +489,14 @@ pub struct NewHeader {
     pub lazy_refcounts: bool,
     /// How compressed clusters will be compressed.
     pub compression: Compression,
+    /// Entries in the active L1 table.
+    pub l1_entries: u32,
+    /// Host offset of the active L1 table.
+    pub l1_offset: u64,
+    /// Host offset of the refcount table.
+    pub refcount_table_offset: u64,
+    /// Clusters that the refcount table spans.
+    pub refcount_table_clusters: u32,
 }
 
 /// Names of the feature bits that qemu-img writes into version 3 images: type, bit, name.
@@ -486,8 +512,7 @@ const FEATURE_NAMES: [(u8, u8, &str); 8] = [
 ];
 
 /// Encodes the head of the first cluster of a new image, feature name table included where the
-/// cluster has room for it. Table locations are zero; [`Header::parse`] and [`Header::sector`]
-/// fill them in.
+/// cluster has room for it.
 pub fn encode_new(new: &NewHeader) -> Vec<u8> {
     let mut out = Vec::with_capacity(SECTOR_BYTES);
     out.extend(MAGIC.to_be_bytes());
@@ -495,7 +520,12 @@ pub fn encode_new(new: &NewHeader) -> Vec<u8> {
     out.extend([0; 12]);
     out.extend(new.cluster_bits.to_be_bytes());
     out.extend(new.size.to_be_bytes());
-    out.extend([0; 40]);
+    out.extend([0; 4]);
+    out.extend(new.l1_entries.to_be_bytes());
+    out.extend(new.l1_offset.to_be_bytes());
+    out.extend(new.refcount_table_offset.to_be_bytes());
+    out.extend(new.refcount_table_clusters.to_be_bytes());
+    out.extend([0; 12]);
     if new.version == 2 {
         return out;
     }

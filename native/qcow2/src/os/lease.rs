@@ -31,10 +31,10 @@ pub(crate) fn is_only_writer(file: &File) -> bool {
         return false;
     }
     let granted = control(file, libc::F_SETLEASE, lease);
-    if granted {
-        control(file, libc::F_SETLEASE, libc::F_UNLCK);
+    // As long as there is a lease, its signal must stay the harmless one.
+    if !granted || control(file, libc::F_SETLEASE, libc::F_UNLCK) {
+        control(file, F_SETSIG, 0);
     }
-    control(file, F_SETSIG, 0);
     granted
 }
 

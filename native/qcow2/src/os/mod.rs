@@ -6,6 +6,7 @@
 //! long it becomes.
 
 pub(crate) mod copy;
+pub(crate) mod descriptors;
 pub(crate) mod direct;
 pub(crate) mod extents;
 pub(crate) mod filesystem;

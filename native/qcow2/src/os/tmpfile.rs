@@ -133,11 +133,6 @@ impl Drop for Staged {
 }
 
 impl Published {
-    /// The file.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Makes the name durable; the content is a matter of its own.
     pub(crate) fn sync_name(&self) -> io::Result<()> {
         if self.directory.can_sync {

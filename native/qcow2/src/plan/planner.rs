@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use crate::error::{Error, Kind, Result, corrupt};
 use crate::format::header::{
-    Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, autoclear, extension,
+    Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, NEW_HEADER_BYTES, autoclear,
+    compatible, extension,
 };
 use crate::format::mapping::{self, COPIED, OFFSET_MASK};
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
-use crate::refcounts::{Change, Refcounts};
+use crate::refcounts::{Change, Refcounts, too_low};
 use crate::storage::Storage;
 
 use super::goal::{Goal, Slot, SnapshotAfter, kept_indices};
@@ -19,6 +20,9 @@ use super::{L1Slot, MovedTable, Plan, TableContent};
 
 /// Distinct L2 tables are all read, as a proof, while they take at most this many bytes.
 const PROOF_BYTES: u64 = 256 << 20;
+
+/// Notes of tables are merged when they have doubled and grown by this many.
+const MERGE_STEP: usize = 65_536;
 
 /// What the walk over the L2 tables showed.
 struct Walked {
@@ -82,7 +86,7 @@ impl<'a> Planner<'a> {
     }
 
     fn claim(&mut self, clusters: Range<u64>) -> Result<()> {
-        let change = Change { delta: 0, kept: false };
+        let change = Change { delta: 0, after: 0, fresh: false };
         self.refcounts.claim_table(self.storage, clusters, change)
     }
 
@@ -118,7 +122,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether nothing in the image could refer to clusters in ways that the walk does not know.
-    fn knows_all_references(&self) -> bool {
+    pub fn knows_all_references(&self) -> bool {
         let header = &self.image.header;
         let known = [
             extension::BACKING_FORMAT,
@@ -127,6 +131,8 @@ impl<'a> Planner<'a> {
             extension::DATA_FILE,
         ];
         header.autoclear & !autoclear::KNOWN == 0
+            && header.compatible & !compatible::LAZY_REFCOUNTS == 0
+            && header.header_bytes <= NEW_HEADER_BYTES
             && header.extensions.iter().all(|e| {
                 known.contains(&e.kind)
                     || e.kind == extension::BITMAPS && header.autoclear & autoclear::BITMAPS != 0
@@ -198,8 +204,16 @@ impl<'a> Planner<'a> {
     /// changes the counts of what they map.
     fn walk(&mut self, goal: &Goal, uses: &[Use]) -> Result<Walked> {
         let header = &self.image.header;
+        // A device has no holes and no end to grow at: only what is proven free can be written.
         let few = uses.len() as u64 * header.cluster_bytes() <= PROOF_BYTES;
-        let complete = few && self.knows_all_references() || goal.recount;
+        let worth_it = few || self.storage.has_fixed_len();
+        let complete = worth_it && self.knows_all_references() || goal.recount;
+        if self.storage.has_fixed_len() && !complete {
+            return Err(Error::new(
+                Kind::UnsupportedFeature,
+                "The image has features that Calque does not know, and lies on a block device",
+            ));
+        }
         let wanted = |u: &Use| complete || u.before != u.after || u.movable != 0;
         let (storage, refcounts) = (self.storage, &mut self.refcounts);
         let mut any_copied = vec![false; uses.len()];
@@ -224,7 +238,7 @@ impl<'a> Planner<'a> {
     fn reference_fresh(&mut self, goal: &Goal, delta: i64) -> Result<()> {
         for table in &goal.fresh {
             let bytes = mapping::encode_table(table, 0);
-            let (change, header) = (Change { delta, kept: true }, &self.image.header);
+            let (change, header) = (Change { delta, after: 1, fresh: true }, &self.image.header);
             reference_entries(self.storage, &mut self.refcounts, &bytes, header, 0, change)?;
         }
         Ok(())
@@ -243,12 +257,10 @@ impl<'a> Planner<'a> {
         let refcounts = &mut self.refcounts;
         let private = |u: &Use| u.movable > 0 && u.after == 1;
         for_tables(self.image, uses, private, |index, table| {
+            // Every entry is looked at: a count that is too low has to be refused before any write.
             for entry in table.as_chunks::<8>().0 {
                 let entry = u64::from_be_bytes(*entry);
-                if flagged(storage, refcounts, entry, bits, true)? != entry {
-                    must_move[index] = true;
-                    break;
-                }
+                must_move[index] |= flagged(storage, refcounts, entry, bits, true)? != entry;
             }
             Ok(())
         })?;
@@ -296,8 +308,11 @@ impl<'a> Planner<'a> {
                     if let Some(moved) = moves[index] {
                         L1Slot::Moved(moved)
                     } else {
-                        let private = self.refcounts.count(self.storage, offset >> bits)? == 1;
-                        L1Slot::Entry(offset | if private { COPIED } else { 0 })
+                        let count = self.refcounts.count(self.storage, offset >> bits)?;
+                        if count < uses[index].after {
+                            return Err(too_low(offset));
+                        }
+                        L1Slot::Entry(offset | if count == 1 { COPIED } else { 0 })
                     }
                 }
             });
@@ -377,7 +392,7 @@ impl<'a> Planner<'a> {
         for_tables(self.image, uses, named, |index, table| {
             let u = &uses[index];
             let delta = i64::try_from(u.after).expect("a number of tables");
-            let change = Change { delta, kept: true };
+            let change = Change { delta, after: u.after, fresh: false };
             reference_entries(storage, refcounts, table, &header, u.offset, change)?;
             Ok(())
         })?;
@@ -388,19 +403,11 @@ impl<'a> Planner<'a> {
     fn count_uses(&self, goal: &Goal) -> Result<Vec<Use>> {
         let header = &self.image.header;
         let mut uses: Vec<Use> = Vec::new();
-        let mut add = |l1: &[u64], l1_offset: u64, before: u64, after: u64, movable: u64| {
-            for (index, &entry) in l1.iter().enumerate() {
-                let at = l1_offset + index as u64 * 8;
-                if let Some(offset) = mapping::l2_offset(entry, header.cluster_bits, at)? {
-                    uses.push(Use { offset, before, after, movable });
-                }
-            }
-            Ok::<_, Error>(())
-        };
+        let mut merged = 0;
         match &goal.active {
-            None => add(&self.active_l1, header.l1_offset, 1, 1, 0)?,
+            None => add_uses(&mut uses, header, &self.active_l1, header.l1_offset, [1, 1, 0])?,
             Some(slots) => {
-                add(&self.active_l1, header.l1_offset, 1, 0, 0)?;
+                add_uses(&mut uses, header, &self.active_l1, header.l1_offset, [1, 0, 0])?;
                 let new = u64::from(goal.takes_snapshot().is_some());
                 let l1: Vec<u64> = slots
                     .iter()
@@ -409,7 +416,7 @@ impl<'a> Planner<'a> {
                         Slot::Fresh(_) => 0,
                     })
                     .collect();
-                add(&l1, 0, 0, 1 + new, 1 + new)?;
+                add_uses(&mut uses, header, &l1, 0, [0, 1 + new, 1 + new])?;
             }
         }
         let kept: Option<BTreeSet<_>> = goal.snapshots.as_ref().map(|s| kept_indices(s).collect());
@@ -418,19 +425,19 @@ impl<'a> Planner<'a> {
             if !stays && goal.recount {
                 continue;
             }
-            let l1 = self.image.read_l1(entry.l1_offset, entry.l1_entries)?;
-            add(&l1, entry.l1_offset, 1, u64::from(stays), 0)?;
-        }
-        uses.sort_unstable_by_key(|u| u.offset);
-        uses.dedup_by(|from, into| {
-            let same = from.offset == into.offset;
-            if same {
-                into.before += from.before;
-                into.after += from.after;
-                into.movable += from.movable;
+            let place = entry.l1_offset..entry.l1_offset + u64::from(entry.l1_entries) * 8;
+            if self.storage.data_ranges(place)?.is_empty() {
+                continue;
             }
-            same
-        });
+            let l1 = self.image.read_l1(entry.l1_offset, entry.l1_entries)?;
+            add_uses(&mut uses, header, &l1, entry.l1_offset, [1, u64::from(stays), 0])?;
+            // Snapshots name the same tables again and again.
+            if uses.len() > merged * 2 + MERGE_STEP {
+                merge(&mut uses);
+                merged = uses.len();
+            }
+        }
+        merge(&mut uses);
         Ok(uses)
     }
 
@@ -440,11 +447,43 @@ impl<'a> Planner<'a> {
             self.image.ensure_inside(u.offset, cluster_bytes, "L2 table")?;
             let clusters = self.clusters(u.offset, cluster_bytes);
             // Whether the place itself stays in use is known only when the moves are chosen.
-            let change = Change { kept: false, ..change_now(u, recount) };
+            let change = Change { after: 0, ..change_now(u, recount) };
             self.refcounts.claim_table(self.storage, clusters, change)?;
         }
         Ok(())
     }
+}
+
+/// Notes each table that an L1 table at `l1_offset` names, with how often it counts before, after,
+/// and movably.
+fn add_uses(
+    uses: &mut Vec<Use>,
+    header: &Header,
+    l1: &[u64],
+    l1_offset: u64,
+    [before, after, movable]: [u64; 3],
+) -> Result<()> {
+    for (index, &entry) in l1.iter().enumerate() {
+        let at = l1_offset + index as u64 * 8;
+        if let Some(offset) = mapping::l2_offset(entry, header.cluster_bits, at)? {
+            uses.push(Use { offset, before, after, movable });
+        }
+    }
+    Ok(())
+}
+
+/// Adds up what is noted for the same table; sorts by offset.
+fn merge(uses: &mut Vec<Use>) {
+    uses.sort_unstable_by_key(|u| u.offset);
+    uses.dedup_by(|from, into| {
+        let same = from.offset == into.offset;
+        if same {
+            into.before += from.before;
+            into.after += from.after;
+            into.movable += from.movable;
+        }
+        same
+    });
 }
 
 /// How a table's references change in the first pass: a recount changes nothing before its own.
@@ -477,7 +516,7 @@ fn table_clusters(header: &Header) -> Range<u64> {
 pub(crate) fn check_snapshot_l1(image: &Image, entry: &SnapshotEntry) -> Result<()> {
     let bytes = u64::from(entry.l1_entries) * 8;
     if bytes > MAX_L1_BYTES {
-        return Err(corrupt("Snapshot L1 table too large", entry.l1_offset));
+        return Err(Error::new(Kind::TooLarge, "Snapshot L1 table too large").at(entry.l1_offset));
     }
     if bytes > 0 && image.ensure_inside(entry.l1_offset, bytes, "Snapshot L1 table").is_err() {
         return Err(corrupt("Snapshot L1 table offset invalid", entry.l1_offset));

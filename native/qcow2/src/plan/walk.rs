@@ -24,7 +24,8 @@ impl Use {
     /// How the references that the table makes change.
     pub fn change(&self) -> Change {
         let count = |n: u64| i64::try_from(n).expect("a number of tables");
-        Change { delta: count(self.after) - count(self.before), kept: self.after > 0 }
+        let delta = count(self.after) - count(self.before);
+        Change { delta, after: self.after, fresh: false }
     }
 }
 
@@ -41,7 +42,7 @@ pub(crate) fn flagged(
     if entry & COMPRESSED != 0 || bare & OFFSET_MASK == 0 || !private {
         return Ok(bare);
     }
-    let once = refcounts.count(storage, (bare & OFFSET_MASK) >> cluster_bits)? == 1;
+    let once = refcounts.is_private(storage, (bare & OFFSET_MASK) >> cluster_bits)?;
     Ok(bare | if once { COPIED } else { 0 })
 }
 

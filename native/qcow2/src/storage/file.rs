@@ -28,6 +28,14 @@ pub enum Access {
     Write,
 }
 
+/// When a file changed last; only good for being compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
 /// An image file or block device.
 #[derive(Debug)]
 pub struct FileStorage {
@@ -126,6 +134,16 @@ impl FileStorage {
         if self.is_device { Ok(self.len()?) } else { Ok(self.file.metadata()?.blocks() * 512) }
     }
 
+    /// Changes whenever the file does, as finely as the system's clock for files ticks.
+    pub fn stamp(&self) -> Result<Stamp> {
+        let it = self.file.metadata()?;
+        Ok(Stamp {
+            bytes: it.len(),
+            modified: (it.mtime(), it.mtime_nsec()),
+            changed: (it.ctime(), it.ctime_nsec()),
+        })
+    }
+
     /// The permission bits, as in `chmod(2)`.
     pub fn mode(&self) -> Result<u32> {
         Ok(self.file.metadata()?.mode() & 0o7777)
@@ -159,6 +177,10 @@ impl Storage for FileStorage {
         let mut done = 0;
         while done < buf.len() {
             match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                // Nothing where the file has something: it is not what it was a moment ago.
+                Ok(0) if offset + (done as u64) < self.len()? => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(0) => {
                     buf[done..].fill(0);
                     break;

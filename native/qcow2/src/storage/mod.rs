@@ -7,7 +7,7 @@ mod file;
 mod record;
 
 pub use crate::os::identity::Identity;
-pub use file::{Access, FileStorage};
+pub use file::{Access, FileStorage, Stamp};
 pub use record::{Call, Fault, Harm, Operation, RecordingStorage, SparseImage};
 
 use std::io;

@@ -1,0 +1,15 @@
+//! How many files a process may have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit so that `count` more files can be open, as far as the hard limit allows. A
+/// thousand clones at once need more than the 1024 that a shell starts with.
+pub(crate) fn make_room(count: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    // What is open already: standard streams, the source and its locks, and some to spare.
+    let wanted = count as u64 + 64;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+    }
+}
