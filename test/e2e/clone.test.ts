@@ -66,19 +66,16 @@ function withSource(): string {
   return place;
 }
 
-describe.runIf(judged)("a target", () => {
-  /** Refused, and the directory is as it was. */
-  async function expectNothing(place: string, args: string[], reason: RegExp): Promise<void> {
-    const before = await listing(place);
-    for (const strategy of ["auto", "copy"]) {
-      expectRefusal(
-        await image(["clone", "--strategy", strategy, ...args], { cwd: place }),
-        reason,
-      );
-      expect(await listing(place)).toEqual(before);
-    }
+/** Refused, and the directory is as it was. */
+async function expectNothing(place: string, args: string[], reason: RegExp): Promise<void> {
+  const before = await listing(place);
+  for (const strategy of ["auto", "copy"]) {
+    expectRefusal(await image(["clone", "--strategy", strategy, ...args], { cwd: place }), reason);
+    expect(await listing(place)).toEqual(before);
   }
+}
 
+describe.runIf(judged)("a target", () => {
   test.concurrent("that exists is not replaced: a file, an image, an empty file", async () => {
     const place = withSource();
     writeFileSync(path.join(place, "there.qcow2"), "precious");

@@ -7,10 +7,10 @@ use qcow2::format::bitmap;
 use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
 use qcow2::lock::Intent;
 use qcow2::storage::{Access, FileStorage, Storage};
-use qcow2::{Committed, Error, Image, Kind, NewImage};
+use qcow2::{Error, Image, Kind, NewImage};
 
+use crate::report::{commit_report, describe_snapshot, opening};
 use crate::session::{change, lock, read, read_with};
-use crate::snapshot::describe_snapshot;
 use crate::types::{
     BitmapInfo, Bytes, CheckReport, CommitReport, Compat, CompressionType, Encryption, Failure,
     FailureCode, ImageCheckRequest, ImageCreateReport, ImageCreateRequest, ImageGrowRequest,
@@ -115,22 +115,6 @@ pub fn image_grow(
         image.grow(request.size.0, options)
     })
     .map(commit_report)
-}
-
-/// What a commit cost, as it crosses.
-pub(crate) fn commit_report(done: Committed) -> CommitReport {
-    CommitReport {
-        written_bytes: Bytes(done.written_bytes),
-        flushes: done.flushes,
-        punched_bytes: Bytes(done.punched_bytes),
-        punch_failure: done.punch_failure.map(|error| Error::from(error).reason().to_owned()),
-    }
-}
-
-/// What the header and its tables refuse, qemu-img refuses when it opens the image.
-pub(crate) fn opening(mut failure: Failure) -> Failure {
-    failure.stage = Stage::Open;
-    failure
 }
 
 fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<ImageInfo> {

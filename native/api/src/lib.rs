@@ -5,6 +5,7 @@
 pub mod callback;
 mod clone;
 mod image;
+mod report;
 mod session;
 mod snapshot;
 pub mod types;

@@ -1,13 +1,12 @@
 //! The operations on internal snapshots. Each change is one commit on an image that is ours alone.
 
-use qcow2::format::snapshot::SnapshotEntry;
 use qcow2::{Bitmaps, Committed, NewSnapshot};
 
-use crate::image::{commit_report, opening};
+use crate::report::{commit_report, describe_snapshot, opening};
 use crate::session::{change, read};
 use crate::types::{
-    Bytes, Outcome, SnapshotApplyRequest, SnapshotCreateRequest, SnapshotDeleteRequest,
-    SnapshotInfo, SnapshotListReport, SnapshotListRequest, SnapshotRenameRequest, SnapshotReport,
+    Outcome, SnapshotApplyRequest, SnapshotCreateRequest, SnapshotDeleteRequest,
+    SnapshotListReport, SnapshotListRequest, SnapshotRenameRequest, SnapshotReport,
 };
 
 /// Lists the snapshots. Takes no lock and writes nothing.
@@ -82,29 +81,4 @@ fn report(mut done: Committed) -> SnapshotReport {
         name: String::from_utf8_lossy(&entry.name).into_owned(),
         commit: commit_report(done),
     }
-}
-
-/// A table entry, as it crosses.
-pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
-    SnapshotInfo {
-        id: String::from_utf8_lossy(&entry.id).into_owned(),
-        name: String::from_utf8_lossy(&entry.name).into_owned(),
-        name_bytes: std::str::from_utf8(&entry.name).is_err().then(|| hex(&entry.name)),
-        vm_state_size: Bytes(entry.vm_state_bytes()),
-        date_sec: entry.date_sec,
-        date_nsec: entry.date_nsec,
-        vm_clock_sec: Bytes(entry.vm_clock_nsec / 1_000_000_000),
-        vm_clock_nsec: u32::try_from(entry.vm_clock_nsec % 1_000_000_000).expect("below 10^9"),
-        icount: entry.icount().map(|count| count.to_string()),
-        disk_size: entry.disk_size().map(Bytes),
-    }
-}
-
-/// Two lower-case digits a byte.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
 }

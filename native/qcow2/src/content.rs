@@ -10,8 +10,7 @@ use crate::error::{Error, Kind, Result, corrupt};
 use crate::format::header::{Compression, Encryption, autoclear};
 use crate::format::mapping::{self, COPIED, Mapping};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, Slot};
-use crate::snapshot::slots;
+use crate::plan::{Goal, Planner, Slot, slots};
 use crate::storage::Storage;
 use crate::transaction::{CommitOptions, Committed, Space, commit, ensure_settled};
 

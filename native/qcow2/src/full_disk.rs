@@ -13,9 +13,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::header::SECTOR_BYTES;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
-use crate::plan::{Goal, Planner};
+use crate::plan::{Goal, Planner, slots};
 use crate::refcounts::{EditedSector, Refcounts};
-use crate::snapshot::slots;
 use crate::transaction::{CommitOptions, Committed, Listing, commit, commit_listing, punch};
 
 /// Deletes snapshot `index`. `refused` is what the ordinary way said.

@@ -226,6 +226,21 @@ impl Refcounts {
         Ok(())
     }
 
+    /// Calls `apply` on each of `clusters`: its block, its entry there, its host offset.
+    fn for_entries(
+        &mut self,
+        storage: &dyn Storage,
+        clusters: Range<u64>,
+        mut apply: impl FnMut(&mut Block, usize, u64) -> Result<()>,
+    ) -> Result<()> {
+        let bits = self.cluster_bits;
+        self.for_blocks(storage, clusters, |block, entries, first| {
+            entries
+                .zip(first..)
+                .try_for_each(|(entry, cluster)| apply(block, entry, cluster << bits))
+        })
+    }
+
     /// Registers a table of the image. Fails where it overlaps another, or is counted free.
     pub fn claim_table(
         &mut self,
@@ -233,18 +248,13 @@ impl Refcounts {
         clusters: Range<u64>,
         change: Change,
     ) -> Result<()> {
-        let bits = self.cluster_bits;
         let order = self.order;
-        self.for_blocks(storage, clusters, |block, entries, first| {
-            for entry in entries.clone() {
-                let offset = (first + (entry - entries.start) as u64) << bits;
-                if block.metadata.get(entry) {
-                    return Err(corrupt(format!("Tables overlap at {offset:#x}"), offset));
-                }
-                block.metadata.set(entry);
-                touch(order, block, entry, offset, change)?;
+        self.for_entries(storage, clusters, |block, entry, offset| {
+            if block.metadata.get(entry) {
+                return Err(corrupt(format!("Tables overlap at {offset:#x}"), offset));
             }
-            Ok(())
+            block.metadata.set(entry);
+            touch(order, block, entry, offset, change)
         })
     }
 
@@ -255,30 +265,20 @@ impl Refcounts {
         clusters: Range<u64>,
         change: Change,
     ) -> Result<()> {
-        let bits = self.cluster_bits;
         let order = self.order;
-        self.for_blocks(storage, clusters, |block, entries, first| {
-            for entry in entries.clone() {
-                let offset = (first + (entry - entries.start) as u64) << bits;
-                if block.metadata.get(entry) {
-                    return Err(corrupt(format!("Data overlaps a table at {offset:#x}"), offset));
-                }
-                touch(order, block, entry, offset, change)?;
+        self.for_entries(storage, clusters, |block, entry, offset| {
+            if block.metadata.get(entry) {
+                return Err(corrupt(format!("Data overlaps a table at {offset:#x}"), offset));
             }
-            Ok(())
+            touch(order, block, entry, offset, change)
         })
     }
 
     /// Changes counts without registering anything: for tables that a commit frees or takes.
     pub fn add(&mut self, storage: &dyn Storage, clusters: Range<u64>, delta: i64) -> Result<()> {
-        let bits = self.cluster_bits;
         let order = self.order;
-        self.for_blocks(storage, clusters, |block, entries, first| {
-            for entry in entries.clone() {
-                let offset = (first + (entry - entries.start) as u64) << bits;
-                shift(order, block, entry, offset, delta)?;
-            }
-            Ok(())
+        self.for_entries(storage, clusters, |block, entry, offset| {
+            shift(order, block, entry, offset, delta)
         })
     }
 

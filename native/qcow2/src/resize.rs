@@ -3,8 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{MAX_L1_BYTES, autoclear};
 use crate::image::Image;
-use crate::plan::{Goal, Planner};
-use crate::snapshot::{carried, slots};
+use crate::plan::{Goal, Planner, carried, slots};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {

@@ -9,11 +9,10 @@
 
 use crate::error::{Error, Kind, Result, corrupt};
 use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
-use crate::format::mapping::OFFSET_MASK;
 use crate::format::snapshot::SnapshotEntry;
 use crate::full_disk;
 use crate::image::{Image, lookup};
-use crate::plan::{Goal, Planner, Slot, SnapshotAfter, check_snapshot_l1};
+use crate::plan::{Goal, Planner, SnapshotAfter, carried, check_snapshot_l1, slots};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 /// qemu-img keeps no more of a name.
@@ -212,21 +211,6 @@ impl Image {
         l1.resize(needed.max(entry.l1_entries as usize), 0);
         Ok((size, l1))
     }
-}
-
-/// L1 entries without their flags.
-pub(crate) fn slots(l1: &[u64]) -> Vec<Slot> {
-    l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK)).collect()
-}
-
-/// Every entry as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does.
-pub(crate) fn carried(entries: &[SnapshotEntry], disk_size: u64) -> Vec<SnapshotAfter> {
-    let widened = |(index, entry): (usize, &SnapshotEntry)| {
-        let mut entry = entry.clone();
-        entry.widen(disk_size);
-        SnapshotAfter::Kept { index, entry }
-    };
-    entries.iter().enumerate().map(widened).collect()
 }
 
 fn check_name(name: &[u8]) -> Result<()> {

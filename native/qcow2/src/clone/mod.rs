@@ -24,8 +24,7 @@ use crate::os::filesystem;
 use crate::os::identity::Identity;
 use crate::os::reflink;
 use crate::os::tmpfile::{Durability, Published, Staged};
-use crate::plan::{Goal, Plan, Planner};
-use crate::snapshot::slots;
+use crate::plan::{Goal, Plan, Planner, slots};
 use crate::storage::FileStorage;
 use crate::transaction::{CommitOptions, Committed, commit};
 

@@ -1,6 +1,7 @@
 //! What an operation wants: the state after the commit.
 
 use crate::format::header::Header;
+use crate::format::mapping::OFFSET_MASK;
 use crate::format::snapshot::SnapshotEntry;
 
 /// A snapshot in the state after the commit.
@@ -61,6 +62,21 @@ impl Goal {
     pub fn takes_snapshot(&self) -> Option<usize> {
         self.snapshots.as_ref()?.iter().position(|s| matches!(s, SnapshotAfter::New(_)))
     }
+}
+
+/// L1 entries without their flags.
+pub(crate) fn slots(l1: &[u64]) -> Vec<Slot> {
+    l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK)).collect()
+}
+
+/// Every entry as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does.
+pub(crate) fn carried(entries: &[SnapshotEntry], disk_size: u64) -> Vec<SnapshotAfter> {
+    let widened = |(index, entry): (usize, &SnapshotEntry)| {
+        let mut entry = entry.clone();
+        entry.widen(disk_size);
+        SnapshotAfter::Kept { index, entry }
+    };
+    entries.iter().enumerate().map(widened).collect()
 }
 
 /// Positions, in the table before, of the snapshots that stay.

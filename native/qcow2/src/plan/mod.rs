@@ -22,7 +22,7 @@ use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 use crate::refcounts::Refcounts;
 
-pub(crate) use goal::{Goal, Slot, SnapshotAfter};
+pub(crate) use goal::{Goal, Slot, SnapshotAfter, carried, slots};
 pub(crate) use planner::{Planner, check_snapshot_l1};
 pub(crate) use walk::flagged;
 

@@ -1,0 +1,47 @@
+//! What the core found and did, as it crosses.
+
+use qcow2::format::snapshot::SnapshotEntry;
+use qcow2::{Committed, Error};
+
+use crate::types::{Bytes, CommitReport, Failure, SnapshotInfo, Stage};
+
+/// What a commit cost, as it crosses.
+pub(crate) fn commit_report(done: Committed) -> CommitReport {
+    CommitReport {
+        written_bytes: Bytes(done.written_bytes),
+        flushes: done.flushes,
+        punched_bytes: Bytes(done.punched_bytes),
+        punch_failure: done.punch_failure.map(|error| Error::from(error).reason().to_owned()),
+    }
+}
+
+/// What the header and its tables refuse, qemu-img refuses when it opens the image.
+pub(crate) fn opening(mut failure: Failure) -> Failure {
+    failure.stage = Stage::Open;
+    failure
+}
+
+/// A table entry, as it crosses.
+pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
+    SnapshotInfo {
+        id: String::from_utf8_lossy(&entry.id).into_owned(),
+        name: String::from_utf8_lossy(&entry.name).into_owned(),
+        name_bytes: std::str::from_utf8(&entry.name).is_err().then(|| hex(&entry.name)),
+        vm_state_size: Bytes(entry.vm_state_bytes()),
+        date_sec: entry.date_sec,
+        date_nsec: entry.date_nsec,
+        vm_clock_sec: Bytes(entry.vm_clock_nsec / 1_000_000_000),
+        vm_clock_nsec: u32::try_from(entry.vm_clock_nsec % 1_000_000_000).expect("below 10^9"),
+        icount: entry.icount().map(|count| count.to_string()),
+        disk_size: entry.disk_size().map(Bytes),
+    }
+}
+
+/// Two lower-case digits a byte.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
+}

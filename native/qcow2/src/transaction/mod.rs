@@ -1,0 +1,221 @@
+//! The shadow commit: the only way in which an existing image changes.
+//!
+//! Everything new is written where nobody looks, then 512 bytes at the start of the file are
+//! replaced. The epochs, with a sync between them:
+//!
+//! 0. *Nothing is written.* The cache is flushed and the first sector read back from the medium. It
+//!    has to be the one that was parsed: else the two-state argument does not hold, and the image
+//!    is refused as unsettled.
+//! 1. The run: L2 tables, L1 tables, snapshot table, refcount blocks, refcount table, in clusters
+//!    that no state on disk references. A crash leaves the old image and some unused bytes.
+//! 2. The first sector. A crash leaves the old sector or the new one; each names a complete image.
+//! 3. Punches. Losing them loses space, nothing else.
+//!
+//! Assumed, here and nowhere else: the medium writes 512 aligned bytes whole or not at all. The
+//! fields that change lie between bytes 24 and 96.
+
+mod listing;
+mod place;
+mod write;
+
+use std::io;
+use std::ops::Range;
+
+use crate::error::{Error, Kind, Result};
+use crate::format::header::{Header, SECTOR_BYTES};
+use crate::format::snapshot::SnapshotEntry;
+use crate::image::Image;
+use crate::plan::Plan;
+
+pub(crate) use listing::{Listing, commit_listing};
+pub(crate) use place::Space;
+use place::{place, take_back};
+use write::{header_after, write_run};
+
+/// Bytes 24 to 71 of the header: size, L1, refcount table, snapshot table.
+pub type CommitFields = [u8; 48];
+
+/// The commit that is about to happen.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedCommit {
+    /// Bytes 24 to 71 of the header now.
+    pub before: CommitFields,
+    /// The same bytes after the commit.
+    pub after: CommitFields,
+}
+
+/// How a commit is carried out.
+#[derive(Default)]
+pub struct CommitOptions<'a> {
+    /// Called when everything but the header is durable. An error means that nothing happened.
+    #[allow(clippy::type_complexity, reason = "a callback is named once, here")]
+    pub prepared: Option<&'a mut dyn FnMut(&PlannedCommit) -> Result<()>>,
+    /// The image is not published yet: its maker flushes once, at the end.
+    pub staged: bool,
+    /// Set when `prepared` refused: its error is the caller's, whatever it looks like.
+    pub(crate) was_refused: bool,
+}
+
+impl<'a> CommitOptions<'a> {
+    /// A commit that `prepared` is asked about.
+    pub fn asking(prepared: &'a mut dyn FnMut(&PlannedCommit) -> Result<()>) -> Self {
+        Self { prepared: Some(prepared), ..Self::default() }
+    }
+
+    fn ask(&mut self, before: &Header, after: &Header) -> Result<()> {
+        let planned =
+            PlannedCommit { before: before.commit_fields(), after: after.commit_fields() };
+        let Some(prepared) = self.prepared.as_mut() else { return Ok(()) };
+        prepared(&planned).inspect_err(|_| self.was_refused = true)
+    }
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The snapshot that the operation was about, as it is now (or was, if deleted).
+    pub snapshot: Option<SnapshotEntry>,
+    /// Bytes written to the image.
+    pub written_bytes: u64,
+    /// Flushes of the image.
+    pub flushes: u32,
+    /// Bytes given back to the file system.
+    pub punched_bytes: u64,
+    /// Why freed space could not be given back, where that failed. The commit stands.
+    pub punch_failure: Option<io::Error>,
+}
+
+/// Carries `plan` out. On success the image is durably in its new state, and `image` describes it.
+///
+/// On any error but [`Kind::Unsettled`] the image is in its old state and what was written has been
+/// taken back.
+pub(crate) fn commit(
+    image: &mut Image,
+    plan: Plan,
+    options: &mut CommitOptions<'_>,
+) -> Result<Committed> {
+    let mut done = Committed::default();
+    let old_header = image.header.clone();
+    if !options.staged {
+        ensure_settled(image, &mut done)?;
+    }
+    let old_bytes = image.file_bytes;
+    let mut plan = plan;
+    let layout = place(image, &mut plan)?;
+    let header = header_after(image, &plan, layout.as_ref());
+    let freed = plan.refcounts.freed()?;
+
+    let written = (|| {
+        if let Some(layout) = &layout {
+            write_run(image, &mut plan, layout, &header, &mut done)?;
+        }
+        if !options.staged {
+            flush(image, &mut done)?;
+        }
+        options.ask(&old_header, &header)
+    })();
+    if let Err(error) = written {
+        take_back(image, layout.as_ref(), old_bytes);
+        return Err(error);
+    }
+
+    switch(image, &header, options, &mut done).inspect_err(|error| {
+        if error.kind() != Kind::Unsettled {
+            take_back(image, layout.as_ref(), old_bytes);
+        }
+    })?;
+
+    if let Some(layout) = &layout {
+        image.file_bytes = old_bytes.max(layout.run.end << header.cluster_bits);
+    }
+    adopt(image, header);
+    if plan.proven {
+        punch(image, &freed, &mut done);
+    }
+    Ok(done)
+}
+
+/// Replaces the first sector: the commit point. An error other than [`Kind::Unsettled`] means that
+/// the old sector is back, durably.
+fn switch(
+    image: &Image,
+    header: &Header,
+    options: &CommitOptions<'_>,
+    done: &mut Committed,
+) -> Result<()> {
+    let old = image.header.raw_sector();
+    let restore = || image.storage.write_at(old, 0).and_then(|()| image.storage.flush());
+    let written = image.storage.write_at(&header.sector(), 0);
+    let (error, restored) = if let Err(error) = written {
+        // A file system without space may refuse the old sector too; but if the new one never came
+        // into the cache, there is nothing to put right.
+        (error.into(), restore().or_else(|_| ensure_holds(image, old)))
+    } else {
+        done.written_bytes += SECTOR_BYTES as u64;
+        let flushed = if options.staged { Ok(()) } else { flush(image, done) };
+        let Err(error) = flushed else { return Ok(()) };
+        // The new sector may be in the cache, in the disk's own cache, or on the medium. Only the old
+        // one, flushed, makes this a refusal: reading it back proves nothing.
+        (error, restore())
+    };
+    Err(match restored {
+        Ok(()) => error,
+        Err(_) => Error::new(
+            Kind::Unsettled,
+            format!("{error}, and the old state could not be written back"),
+        ),
+    })
+}
+
+/// Checks that both the cache and the medium hold `sector`.
+fn ensure_holds(image: &Image, sector: &[u8; SECTOR_BYTES]) -> io::Result<()> {
+    let (mut cached, mut durable) = ([0; SECTOR_BYTES], [0; SECTOR_BYTES]);
+    image.storage.read_durable(&mut durable, 0)?;
+    image.storage.read_at(&mut cached, 0)?;
+    if cached == *sector && durable == *sector { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+}
+
+fn adopt(image: &mut Image, header: Header) {
+    image.header = header;
+    image.header.settle();
+}
+
+/// Flushes what earlier writers left in the cache and compares the first sector with the medium's.
+pub(crate) fn ensure_settled(image: &Image, done: &mut Committed) -> Result<()> {
+    flush(image, done)?;
+    let mut sector = [0; SECTOR_BYTES];
+    image.storage.read_durable(&mut sector, 0)?;
+    if image.header.same_sector(&sector) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unsettled,
+        "The header on the disk differs from the one in memory: an earlier write did not reach it",
+    )
+    .with_hint("make a copy of the image before anything else; its last writer lost data"))
+}
+
+fn flush(image: &Image, done: &mut Committed) -> Result<()> {
+    done.flushes += 1;
+    Ok(image.storage.flush()?)
+}
+
+/// Gives freed clusters back to the file system, neighbours together.
+pub(crate) fn punch(image: &Image, freed: &[Range<u64>], done: &mut Committed) {
+    let bits = image.header.cluster_bits;
+    for run in freed {
+        let range = run.start << bits..(run.end << bits).min(image.file_bytes);
+        if range.is_empty() {
+            continue;
+        }
+        match image.storage.punch(range.clone()) {
+            Ok(()) => done.punched_bytes += range.end - range.start,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::Unsupported {
+                    done.punch_failure = Some(error);
+                }
+                return;
+            }
+        }
+    }
+}
