@@ -248,6 +248,8 @@ export interface ImageCloneRequest {
 export interface CloneProgress {
   copiedBytes: Bytes;
   totalBytes: Bytes;
+  /** Who has the source, once, after a second of waiting for another Calque. */
+  waitingFor?: string;
 }
 
 export interface CloneReport {

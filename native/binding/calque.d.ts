@@ -64,6 +64,8 @@ export interface CloneProgress {
   copiedBytes: Bytes
   /** Bytes to write, over all targets. */
   totalBytes: Bytes
+  /** Who has the source, once, after a second of waiting for another Calque; nothing is copied yet. */
+  waitingFor?: string
 }
 
 /** The copies that were made. */
@@ -98,10 +100,7 @@ export type CompressionType = 'zlib' | 'zstd'
 /** How the guest data is encrypted. */
 export type Encryption = 'aes' | 'luks'
 
-/**
- * An operation that could not be done. The image is as it was, but for the codes `unsettled` and
- * `punch-failed`.
- */
+/** An operation that could not be done. The image is as it was, but for the code `unsettled`. */
 export interface Failure {
   /** What a program asks for. */
   code: FailureCode
@@ -120,7 +119,7 @@ export interface Failure {
 }
 
 /** The closed list of failure codes: the core's [`qcow2::Kind`] in kebab-case, one to one. */
-export type FailureCode = 'not-found' | 'permission-denied' | 'read-only' | 'not-a-file' | 'wrong-format' | 'unsupported-version' | 'unsupported-feature' | 'invalid-header' | 'invalid-snapshot-table' | 'marked-corrupt' | 'marked-dirty' | 'corrupt' | 'in-use' | 'locks-unsupported' | 'busy' | 'unsettled' | 'punch-failed' | 'no-space' | 'io' | 'snapshot-not-found' | 'snapshot-exists' | 'snapshot-ambiguous' | 'invalid-name' | 'too-many-snapshots' | 'refcount-overflow' | 'too-large' | 'has-bitmaps' | 'has-snapshots' | 'cannot-shrink' | 'target-exists' | 'cannot-share' | 'invalid-argument'
+export type FailureCode = 'not-found' | 'permission-denied' | 'read-only' | 'not-a-file' | 'wrong-format' | 'unsupported-version' | 'unsupported-feature' | 'invalid-header' | 'invalid-snapshot-table' | 'marked-corrupt' | 'marked-dirty' | 'corrupt' | 'in-use' | 'locks-unsupported' | 'busy' | 'unsettled' | 'no-space' | 'io' | 'snapshot-not-found' | 'snapshot-exists' | 'snapshot-ambiguous' | 'invalid-name' | 'too-many-snapshots' | 'refcount-overflow' | 'too-large' | 'has-bitmaps' | 'has-snapshots' | 'cannot-shrink' | 'target-exists' | 'cannot-share' | 'invalid-argument'
 
 /** Asks whether the tables of an image agree. */
 export interface ImageCheckRequest {
@@ -142,8 +141,6 @@ export interface ImageCloneRequest {
   fromSnapshot?: string
   /** Carries the snapshots over; otherwise the copies have none. */
   keepSnapshots?: boolean
-  /** Reads also while somebody writes (`-U`). */
-  forceShare?: boolean
 }
 
 /** The image that was made. */

@@ -249,6 +249,18 @@ describe("progress of a long copy", () => {
     );
   });
 
+  test("names the Calque that it waits for", async () => {
+    const cli = app({
+      imageClone(request, progress) {
+        progress?.({ copiedBytes: 0, totalBytes: 0, waitingFor: "calque (process 7)" });
+        return clones({ strategy: "reflink", sharedBytes: 4096 }).imageClone(request);
+      },
+    });
+    expect(await cli("image", "clone", "a", "b")).toContain(
+      '! Waiting for calque (process 7) to finish with "a"\n',
+    );
+  });
+
   test("is not written where nobody looks", async () => {
     const cli = app(copies);
     expect(await cli("image", "clone", "--strategy=copy", "a", "b")).not.toContain("Copying");

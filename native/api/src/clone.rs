@@ -48,13 +48,17 @@ pub fn image_clone(
     };
     let source =
         FileStorage::open(Path::new(&request.source), Access::Read).map_err(at(Stage::Open))?;
-    let _lock = lock(&source, Intent::Share, None, &mut |_| ()).map_err(at(Stage::Open))?;
+    let mut waiting = |holder| {
+        progress(CloneProgress { waiting_for: Some(holder), ..CloneProgress::default() });
+    };
+    let _lock = lock(&source, Intent::Share, None, &mut waiting).map_err(at(Stage::Open))?;
     let targets: Vec<_> = request.targets.iter().map(PathBuf::from).collect();
     let mut told: Option<Instant> = None;
     let mut tell = |copied: u64, total: u64| {
         if copied == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_PAUSE) {
             told = Some(Instant::now());
-            progress(CloneProgress { copied_bytes: Bytes(copied), total_bytes: Bytes(total) });
+            let (copied_bytes, total_bytes) = (Bytes(copied), Bytes(total));
+            progress(CloneProgress { copied_bytes, total_bytes, waiting_for: None });
         }
     };
     let clones = clone_image(&source, &targets, selection, strategy, &mut tell)

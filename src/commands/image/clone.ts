@@ -13,7 +13,7 @@ import {
 } from "../../native.ts";
 import { formatJson } from "../../text/json.ts";
 import { formatSize } from "../../text/size.ts";
-import { attempt } from "./failure.ts";
+import { attempt, sayWaiting } from "./failure.ts";
 import { FORMAT_HELP, OUTPUT_HELP, parseOutput, QUIET_HELP, requireQcow2 } from "./options.ts";
 
 export default new Command("image clone", "getopt")
@@ -86,10 +86,12 @@ function refuseRepeated(source: string, targets: readonly string[]): void {
   }
 }
 
-function cloneWithProgress(request: ImageCloneRequest, { native, stderr }: Context): CloneReport {
+function cloneWithProgress(request: ImageCloneRequest, context: Context): CloneReport {
+  const { native, stderr } = context;
   const { source } = request;
   let shown = false;
-  const progress = ({ copiedBytes, totalBytes }: CloneProgress): void => {
+  const progress = ({ copiedBytes, totalBytes, waitingFor }: CloneProgress): void => {
+    if (waitingFor !== undefined) return sayWaiting(context, source)(waitingFor);
     if (!stderr.isTerminal || totalBytes === 0) return;
     const percent = Math.floor((copiedBytes * 100) / totalBytes);
     stderr.write(

@@ -75,7 +75,7 @@ pub struct CloneInfo {
 }
 
 /// How far a long copy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
 pub struct CloneProgress {
@@ -83,4 +83,7 @@ pub struct CloneProgress {
     pub copied_bytes: Bytes,
     /// Bytes to write, over all targets.
     pub total_bytes: Bytes,
+    /// Who has the source, once, after a second of waiting for another Calque; nothing is copied yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
 }
