@@ -16,6 +16,8 @@ pub use snapshot::{
     snapshot_apply, snapshot_create, snapshot_delete, snapshot_list, snapshot_rename,
 };
 
+pub use qcow2::report_file_size_limit;
+
 /// The version of the core, which is the version of Calque.
 pub fn core_version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()

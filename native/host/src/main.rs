@@ -6,5 +6,6 @@ use calque_host::{Bundle, run};
 static MODULES: Bundle = include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
 fn main() {
+    calque_api::report_file_size_limit();
     run(MODULES, "embedded.js")
 }

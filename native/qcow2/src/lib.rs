@@ -25,5 +25,6 @@ pub use content::{Content, Disk};
 pub use create::{NewImage, create, create_file};
 pub use error::{Error, Kind, Result};
 pub use image::{Image, lookup};
+pub use os::signal::report_file_size_limit;
 pub use snapshot::{Bitmaps, NewSnapshot};
 pub use transaction::{CommitFields, CommitOptions, Committed, PlannedCommit};

@@ -25,7 +25,7 @@ use crate::os::identity::Identity;
 use crate::os::reflink;
 use crate::os::tmpfile::{Durability, Published, Staged};
 use crate::plan::{Goal, Plan, Planner, slots};
-use crate::storage::FileStorage;
+use crate::storage::{FileStorage, Storage};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 /// From this many targets on, one `syncfs` is cheaper than a sync of each.
@@ -308,7 +308,7 @@ fn ensure_distinct(targets: &[PathBuf]) -> Result<()> {
 /// Makes the empty target share the source's blocks. btrfs wants both to be excluded from
 /// copy-on-write, or neither, before the first block.
 fn share(source: &FileStorage, target: &Staged) -> io::Result<()> {
-    if source.path().is_some() && crate::storage::Storage::has_fixed_len(source) {
+    if source.has_fixed_len() {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
     share_files(source.file(), target)
@@ -329,6 +329,7 @@ fn share_files(source: &std::fs::File, target: &Staged) -> io::Result<()> {
 fn explain(error: &io::Error, source: &FileStorage, target: &Staged) -> Result<String> {
     let there = filesystem::name(target.file());
     match error.raw_os_error() {
+        _ if source.has_fixed_len() => Ok("a block device cannot share blocks".to_owned()),
         Some(libc::EXDEV) => {
             Ok(format!("source and target are on different file systems ({there})"))
         }

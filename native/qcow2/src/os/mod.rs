@@ -16,6 +16,7 @@ pub(crate) mod ofd;
 pub(crate) mod processes;
 pub(crate) mod punch;
 pub(crate) mod reflink;
+pub(crate) mod signal;
 pub(crate) mod tmpfile;
 
 #[cfg(test)]

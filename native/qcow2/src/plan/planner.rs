@@ -14,7 +14,7 @@ use crate::image::Image;
 use crate::refcounts::{Change, Refcounts, too_low};
 use crate::storage::Storage;
 
-use super::goal::{Goal, Slot, SnapshotAfter, kept_indices};
+use super::goal::{Goal, Slot, SnapshotAfter, kept_indices, slots};
 use super::walk::{Use, flagged, for_tables, reference_entries};
 use super::{L1Slot, MovedTable, Plan, TableContent};
 
@@ -150,9 +150,12 @@ impl<'a> Planner<'a> {
         // counts under the active tables too, so that their flags must follow.
         let recount = goal.recount || !walked.leaks.is_empty();
         if recount && goal.active.is_none() {
-            let active = self.active_l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK));
-            goal.active = Some(active.collect());
-            uses = self.count_uses(&goal)?;
+            goal.active = Some(slots(&self.active_l1));
+            for offset in self.active_l1.iter().map(|entry| entry & OFFSET_MASK) {
+                if let Ok(index) = uses.binary_search_by_key(&offset, |u| u.offset) {
+                    uses[index].movable += 1;
+                }
+            }
         }
         let gone = self.tables_that_go(&goal);
         if recount {
