@@ -28,8 +28,8 @@ fn miscounted(image: &QemuImage) {
     });
 }
 
-/// A copy took what is counted. Data clusters that were counted free, by some other program's fault,
-/// were read without complaint by the source and were zeros in the clone.
+/// A copy took what is counted. Data clusters that were counted free, by some other program's
+/// fault, were read without complaint by the source and were zeros in the clone.
 #[test]
 fn a_copy_of_an_image_with_uncounted_data_is_refused_and_leaves_nothing() {
     for (snapshots, selection) in [
@@ -57,8 +57,8 @@ fn a_copy_of_an_image_with_uncounted_data_is_refused_and_leaves_nothing() {
     }
 }
 
-/// The mapping of extended L2 entries is not followed, so the counts were all that a copy went by; they
-/// are as little to be trusted there.
+/// The mapping of extended L2 entries is not followed, so the counts were all that a copy went by;
+/// they are as little to be trusted there.
 #[test]
 fn a_copy_of_an_image_with_extended_l2_entries_is_complete_whatever_is_counted() {
     let Some(image) = QemuImage::create("extended_l2=on", 4 * MIB) else { return };
@@ -74,8 +74,8 @@ fn a_copy_of_an_image_with_extended_l2_entries_is_complete_whatever_is_counted()
     assert!(std::fs::read(&target).unwrap() == image.bytes());
 }
 
-/// An extension that nobody knows may name clusters. A copy of what the known tables need would be less
-/// than the image, so it has to be of everything; and then counts cannot take anything away.
+/// An extension that nobody knows may name clusters. A copy of what the known tables need would be
+/// less than the image, so it has to be of everything; and then counts cannot take anything away.
 #[test]
 fn a_copy_of_an_image_with_an_unknown_extension_is_complete_whatever_is_counted() {
     for snapshots in [0, 1] {
@@ -87,7 +87,7 @@ fn a_copy_of_an_image_with_an_unknown_extension_is_complete_whatever_is_counted(
         image.poke(|image, layout| {
             // A cluster behind all others that only the extension names, counted or not.
             let end = image.len().next_multiple_of(layout.cluster());
-            image.write(&[0x77; 65_536], end);
+            image.write(&vec![0x77; 65_536], end);
             add_extension(image, UNKNOWN, end.to_be_bytes());
         });
         miscounted(&image);

@@ -9,8 +9,9 @@ use crate::support::operations::Operation;
 use crate::support::{Random, oracle, seed};
 use crate::tools::{MIB, QemuImage, mapped, miscount};
 
-/// Deletes `a` of an image that snapshot `b` shares with a guest, then lets the guest write. Whatever
-/// the answer is, `b` has to read as before; and here the answer has to be that counts are too low.
+/// Deletes `a` of an image that snapshot `b` shares with a guest, then lets the guest write.
+/// Whatever the answer is, `b` has to read as before; and here the answer has to be that counts are
+/// too low.
 fn delete_beside(image: &QemuImage, offset: u64) {
     let (before, snapshot) = (image.bytes(), image.read_snapshot("b"));
     let result = image.open().delete_snapshot(b"a", &mut CommitOptions::default());
@@ -24,9 +25,9 @@ fn delete_beside(image: &QemuImage, offset: u64) {
     assert!(after == before, "refused, and changed");
 }
 
-/// Two snapshots and the disk shared a cluster that was counted twice instead of three times. Deleting
-/// one made the count 1, which was taken for "nobody else", and set COPIED: the guest's next write went
-/// into the cluster that the other snapshot reads.
+/// Two snapshots and the disk shared a cluster that was counted twice instead of three times.
+/// Deleting one made the count 1, which was taken for "nobody else", and set COPIED: the guest's
+/// next write went into the cluster that the other snapshot reads.
 #[test]
 fn a_count_of_one_does_not_set_copied_where_the_walk_saw_another_reference() {
     let Some(image) = QemuImage::create("compat=1.1", MIB) else { return };
@@ -58,8 +59,9 @@ fn a_count_of_one_does_not_make_an_l2_table_private_that_a_snapshot_names() {
     delete_beside(&image, table);
 }
 
-/// New content is placed before the tables are walked, in holes that are counted free. One of them was
-/// a snapshot's cluster of zeros, whose count lied: the snapshot read the new data from then on.
+/// New content is placed before the tables are walked, in holes that are counted free. One of them
+/// was a snapshot's cluster of zeros, whose count lied: the snapshot read the new data from then
+/// on.
 #[test]
 fn new_content_is_not_placed_in_a_hole_that_a_snapshot_reads() {
     let Some(image) = QemuImage::create("compat=1.1", MIB) else { return };
@@ -74,7 +76,7 @@ fn new_content_is_not_placed_in_a_hole_that_a_snapshot_reads() {
     });
     let (before, snapshot) = (image.bytes(), image.read_snapshot("s0"));
     let mut raw = SparseImage::default();
-    raw.write(&[0x33; 65_536], 0);
+    raw.write(&vec![0x33; 65_536], 0);
     let raw = RecordingStorage::from_image(raw);
     let result = image.open().write_content(&raw, &mut CommitOptions::default());
     assert!(image.read_snapshot("s0") == snapshot, "new data came into a snapshot");
@@ -86,8 +88,8 @@ fn new_content_is_not_placed_in_a_hole_that_a_snapshot_reads() {
     image.guest("read -P 0x22 0 512k");
 }
 
-/// A cluster at the end of the file, counted once, that only a header field behind those of today names.
-/// The field is there only if `header_bytes` says so; the compatible bit only if it is set.
+/// A cluster at the end of the file, counted once, that only a header field behind those of today
+/// names. The field is there only if `header_bytes` says so; the compatible bit only if it is set.
 fn from_the_future(header_bytes: u64, compatible: u64, random: &mut Random) -> (Fixture, u64) {
     let past = Past {
         format: Format::v3(4096, 16),
@@ -99,9 +101,9 @@ fn from_the_future(header_bytes: u64, compatible: u64, random: &mut Random) -> (
     };
     let mut image = past.build(random).image;
     let layout = Layout::read(&image).unwrap();
-    let cluster = (1_u64..)
-        .find(|&c| layout.refcount(&image, c) == 0 && c >= image.len() / layout.cluster())
-        .unwrap();
+    let end = image.len() / layout.cluster();
+    let unused = |&cluster: &u64| layout.refcount(&image, cluster) == 0;
+    let cluster = (end..end + layout.block_entries()).find(unused).unwrap();
     layout.set_refcount(&mut image, cluster, 1).unwrap();
     let offset = cluster * layout.cluster();
     image.write(&pattern(layout.cluster(), random), offset);
@@ -115,8 +117,8 @@ fn from_the_future(header_bytes: u64, compatible: u64, random: &mut Random) -> (
     (Fixture { name: format!("header of {header_bytes} bytes, {compatible:#x}"), image }, offset)
 }
 
-/// A format of tomorrow: a compatible bit and a field in a longer header name a cluster. Who does not know
-/// the bit may ignore it, but not the cluster: it was taken for a leak and punched.
+/// A format of tomorrow: a compatible bit and a field in a longer header name a cluster. Who does
+/// not know the bit may ignore it, but not the cluster: it was taken for a leak and punched.
 #[test]
 fn a_cluster_that_only_an_unknown_header_field_names_is_left_alone() {
     let mut random = Random::named(seed(), "from the future");

@@ -35,8 +35,9 @@ fn no_space() -> Result<()> {
     Err(Error::new(Kind::NoSpace, "the record could not be written"))
 }
 
-/// The caller had no space for a record of its own and said so: ENOSPC. That was taken for the image's, and
-/// the delete that had been refused was done by the other way, without asking or asking twice.
+/// The caller had no space for a record of its own and said so: ENOSPC. That was taken for the
+/// image's, and the delete that had been refused was done by the other way, without asking or
+/// asking twice.
 #[test]
 fn a_caller_without_space_has_refused_and_is_not_asked_again() {
     for fixture in fixtures() {
@@ -62,6 +63,8 @@ fn a_caller_without_space_has_refused_and_is_not_asked_again() {
     }
 }
 
+/// The step-wise way ends with an ordinary commit, which is not the caller's business any more: it
+/// has been asked about the header that no longer lists the snapshot.
 #[test]
 fn a_delete_on_a_full_disk_asks_once() {
     let mut done = 0;
@@ -86,6 +89,7 @@ fn a_delete_on_a_full_disk_asks_once() {
     assert!(done > 2, "{done} deletes on a full disk");
 }
 
+/// Who writes a record in the callback would write two.
 #[test]
 fn every_operation_asks_once() {
     type Change = fn(&mut Image, &mut CommitOptions<'_>) -> Result<Committed>;

@@ -6,8 +6,8 @@ use crate::support::layout::put64;
 use crate::support::qemu;
 use crate::tools::{MIB, QemuImage, row, strip_extra_data};
 
-/// A persistent bitmap covers a disk of one size. Grown beneath it, the image had a bitmap table that
-/// was too short, and QEMU refused to open the image at all.
+/// A persistent bitmap covers a disk of one size. Grown beneath it, the image had a bitmap table
+/// that was too short, and QEMU refused to open the image at all.
 #[test]
 fn grow_under_a_persistent_bitmap_is_refused_and_the_image_stays_as_it_is() {
     let Some(image) = QemuImage::create("compat=1.1", 64 * MIB) else { return };
@@ -24,8 +24,8 @@ fn grow_under_a_persistent_bitmap_is_refused_and_the_image_stays_as_it_is() {
     assert_eq!(image.complaint(), None);
 }
 
-/// What lies beyond the end of an overlay is not zeros but whatever its backing file has there. Grown,
-/// the disk showed the guest data that was never its own.
+/// What lies beyond the end of an overlay is not zeros but whatever its backing file has there.
+/// Grown, the disk showed the guest data that was never its own.
 #[test]
 fn grow_of_an_overlay_does_not_let_its_backing_file_show_through() {
     let Some(base) = QemuImage::create("compat=1.1", 4 * MIB) else { return };
@@ -48,8 +48,8 @@ fn grow_of_an_overlay_does_not_let_its_backing_file_show_through() {
     assert!(overlay.bytes() == before, "refused, and changed");
 }
 
-/// A row without a disk size means "the size of the disk now". When the size of the disk changed, so
-/// did the size of every such snapshot.
+/// A row without a disk size means "the size of the disk now". When the size of the disk changed,
+/// so did the size of every such snapshot.
 #[test]
 fn a_snapshot_that_does_not_say_its_size_keeps_it_when_the_disk_grows() {
     let Some(image) = QemuImage::create("compat=1.1", MIB) else { return };

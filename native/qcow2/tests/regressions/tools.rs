@@ -38,8 +38,8 @@ impl QemuImage {
         self.path.to_str().unwrap()
     }
 
-    /// Lets a guest do something, in qemu-io's words; a pattern that does not match is a failure. Who only
-    /// reads does not change the file.
+    /// Lets a guest do something, in qemu-io's words; a pattern that does not match is a failure.
+    /// Who only reads does not change the file.
     pub fn guest(&self, command: &str) {
         let mut io = Command::new("qemu-io");
         io.args(command.starts_with("read").then_some("-r"));
@@ -67,9 +67,9 @@ impl QemuImage {
         let output = qemu::img(&["info", "--output=json", self.name()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        // The file below is a child with a size of its own, which comes first; keys are not sorted.
-        let tops = text.lines().filter_map(|line| line.strip_prefix("    \"virtual-size\": "));
-        tops.last().unwrap().trim_end_matches(',').parse().unwrap()
+        // The file below is a child with a size of its own, further in.
+        let mut tops = text.lines().filter_map(|line| line.strip_prefix("    \"virtual-size\": "));
+        tops.next().unwrap().trim_end_matches(',').parse().unwrap()
     }
 
     /// The file, byte for byte.
