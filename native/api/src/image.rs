@@ -7,7 +7,7 @@ use qcow2::format::bitmap;
 use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
 use qcow2::lock::Intent;
 use qcow2::storage::{Access, FileStorage, Storage};
-use qcow2::{Error, Image, Kind, NewImage};
+use qcow2::{Error, Image, Kind, NewFile, NewImage};
 
 use crate::report::{commit_report, describe_snapshot, opening};
 use crate::session::{change, lock, read, read_with};
@@ -78,14 +78,16 @@ pub fn image_create(
         let path = &request.path;
         move |error: Error| Failure::new(stage, path, &error)
     };
-    let file_length = match qcow2::create_file(path, 0o644, &new) {
+    new.validate().map_err(at(Stage::Operation))?;
+    let file_length = match NewFile::stage(path, 0o644) {
+        Ok(file) => file.create(&new).map_err(at(Stage::Operation))?,
         Err(error) if error.kind() == Kind::TargetExists => {
             let file = FileStorage::open(path, Access::Write).map_err(at(Stage::Open))?;
             let _lock =
                 lock(&file, Intent::Change, request.no_wait, waiting).map_err(at(Stage::Open))?;
             overwrite(&file, &new).map_err(at(Stage::Operation))?
         }
-        result => result.map_err(at(Stage::Operation))?,
+        Err(error) => return Err(at(Stage::Open)(error)),
     };
     Ok(ImageCreateReport {
         path: request.path.clone(),

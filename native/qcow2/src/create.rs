@@ -88,18 +88,26 @@ impl NewImage {
     }
 }
 
-/// Makes an empty image at `path`, where nothing may be: the file appears whole, durably, or not at
-/// all. Returns its length in bytes.
-///
-/// Fails with [`Kind::TargetExists`] if the name is taken; `mode` as in `open(2)`.
-pub fn create_file(path: &Path, mode: u32, new: &NewImage) -> Result<u64> {
-    new.validate()?;
-    let staged = Staged::new(path, mode)?;
-    let storage = FileStorage::from_file(staged.file().try_clone()?)?;
-    create(&storage, new)?;
-    let length = storage.len()?;
-    staged.publish(Durability::Now)?;
-    Ok(length)
+/// A new file on its way to its name: it appears whole, durably, or not at all.
+#[derive(Debug)]
+pub struct NewFile(Staged);
+
+impl NewFile {
+    /// A file for the path `path`, where nothing may be; `mode` as in `open(2)`.
+    ///
+    /// Fails with [`Kind::TargetExists`] if the name is taken.
+    pub fn stage(path: &Path, mode: u32) -> Result<Self> {
+        Ok(Self(Staged::new(path, mode)?))
+    }
+
+    /// Makes it an empty image and gives it its name. Returns its length in bytes.
+    pub fn create(self, new: &NewImage) -> Result<u64> {
+        let storage = FileStorage::from_file(self.0.file().try_clone()?)?;
+        create(&storage, new)?;
+        let length = storage.len()?;
+        self.0.publish(Durability::Now)?;
+        Ok(length)
+    }
 }
 
 /// Writes an empty image into `storage`, which is empty. Nothing is flushed: an image in the making

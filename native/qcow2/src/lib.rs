@@ -22,7 +22,7 @@ pub mod storage;
 mod transaction;
 
 pub use content::{Content, Disk};
-pub use create::{NewImage, create, create_file};
+pub use create::{NewFile, NewImage, create};
 pub use error::{Error, Kind, Result};
 pub use image::{Image, lookup};
 pub use os::signal::report_file_size_limit;

@@ -64,7 +64,8 @@ impl Staged {
 
     fn with(target: &Path, mode: Mode, tmpfile: OFlags) -> io::Result<Self> {
         let Some(name) = target.file_name() else {
-            return Err(Errno::ISDIR.into());
+            let nothing = target.as_os_str().is_empty();
+            return Err(if nothing { Errno::NOENT } else { Errno::ISDIR }.into());
         };
         let directory = Directory::open(match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
