@@ -390,16 +390,18 @@ describe.runIf(judged && systems)("a clone", () => {
       expect(await qemuImg("compare", source, target("own.qcow2"))).toContain("identical");
     });
 
-    test.runIf(!shares)("by reflink is refused, and leaves nothing", async () => {
-      const args = ["clone", "--strategy", "reflink", source, target("refused.qcow2")];
-      expectRefusal(await image(args), /cannot be shared|cannot share/i);
-      expect(existsSync(target("refused.qcow2"))).toBe(false);
-    });
-
-    test.runIf(shares)("by reflink shares blocks", async () => {
-      await cloned(["--strategy", "reflink", source, target("shared.qcow2")], from);
-      expect((await blocksOf(target("shared.qcow2"))).shared).toBeGreaterThan(2 << 20);
-    });
+    if (shares) {
+      test("by reflink shares blocks", async () => {
+        await cloned(["--strategy", "reflink", source, target("shared.qcow2")], from);
+        expect((await blocksOf(target("shared.qcow2"))).shared).toBeGreaterThan(2 << 20);
+      });
+    } else {
+      test("by reflink is refused, and leaves nothing", async () => {
+        const args = ["clone", "--strategy", "reflink", source, target("refused.qcow2")];
+        expectRefusal(await image(args), /cannot be shared|cannot share/i);
+        expect(existsSync(target("refused.qcow2"))).toBe(false);
+      });
+    }
 
     test("leaves no other file behind", () => {
       expect(readdirSync(to).filter((name) => name.startsWith("."))).toEqual([]);
