@@ -3,7 +3,7 @@
 import { run } from "./tools.ts";
 
 run("cargo", ["fmt", "--all"]);
-run("oxfmt", ["src", "scripts", "packaging", "test", "bench", "--no-error-on-unmatched-pattern"]);
+run("oxfmt", ["src", "scripts", "packaging", "test"]);
 run("oxlint", ["--deny-warnings"]);
 run("tsc", []);
 run("cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]);
