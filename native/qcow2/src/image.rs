@@ -50,11 +50,6 @@ impl Image {
         self.storage.as_ref()
     }
 
-    /// Gives the storage back.
-    pub fn into_storage(self) -> Box<dyn Storage> {
-        self.storage
-    }
-
     /// Length of the file in bytes when it was opened.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes

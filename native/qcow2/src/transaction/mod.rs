@@ -102,7 +102,7 @@ pub(crate) fn commit(
     let old_bytes = image.file_bytes;
     let mut plan = plan;
     let layout = place(image, &mut plan)?;
-    let header = header_after(image, &plan, layout.as_ref());
+    let header = header_after(&plan, layout.as_ref());
     let freed = plan.refcounts.freed()?;
 
     let written = (|| {

@@ -15,7 +15,7 @@ use super::place::Layout;
 const WRITE_BYTES: usize = 1 << 20;
 
 /// The header after the commit.
-pub(super) fn header_after(image: &Image, plan: &Plan, layout: Option<&Layout>) -> Header {
+pub(super) fn header_after(plan: &Plan, layout: Option<&Layout>) -> Header {
     let mut header = plan.header.clone();
     let bits = header.cluster_bits;
     let Some(layout) = layout else { return header };
@@ -31,7 +31,6 @@ pub(super) fn header_after(image: &Image, plan: &Plan, layout: Option<&Layout>) 
     header.refcount_table_offset = layout.table.start << bits;
     header.refcount_table_clusters =
         u32::try_from(layout.table.end - layout.table.start).expect("checked when placed");
-    debug_assert_eq!(image.header.version, header.version);
     header
 }
 
