@@ -28,9 +28,11 @@ run("cargo", ["build", "--locked", "-p", "calque-host", "--example", "evaluate"]
 const counts = [...(filters.length === 0 ? [await cargoTest()] : []), vitest()];
 
 const sum = (key: keyof Count) => counts.reduce((total, count) => total + count[key], 0);
-const skipped = sum("skipped") > 0 ? `, ${sum("skipped")} skipped` : "";
-console.log(`${sum("passed")} passed, ${sum("failed")} failed${skipped}`);
-process.exitCode = sum("failed") > 0 || sum("passed") === 0 ? 1 : 0;
+if (sum("skipped") > 0) console.log(`${sum("skipped")} skipped: what this machine lacks is above`);
+// CI has everything, so that a test that finds something missing there has failed.
+const failed = sum("failed") + (process.env.CI ? sum("skipped") : 0);
+console.log(`${sum("passed")} passed, ${failed} failed`);
+process.exitCode = failed > 0 || sum("passed") === 0 ? 1 : 0;
 
 /** The tests of the workspace, counted by the closing line of each test program. */
 async function cargoTest(): Promise<Count> {
@@ -44,11 +46,11 @@ async function cargoTest(): Promise<Count> {
     process.stdout.write(chunk as string);
     output += chunk as string;
   }
-  const closing = /^test result: .* (\d+) passed; (\d+) failed; (\d+) ignored/gm;
-  for (const [, passed, failed, ignored] of output.matchAll(closing)) {
+  // What is ignored are the long forms, which have commands of their own.
+  const closing = /^test result: .* (\d+) passed; (\d+) failed;/gm;
+  for (const [, passed, failed] of output.matchAll(closing)) {
     count.passed += Number(passed);
     count.failed += Number(failed);
-    count.skipped += Number(ignored);
   }
   // A program that does not build or that dies has no closing line.
   if ((await status) !== 0 && count.failed === 0) count.failed = 1;
