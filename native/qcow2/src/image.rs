@@ -1,15 +1,22 @@
-//! An open image: its storage, its validated header, and its tables on request.
+//! An open image: its storage, its header, and its tables on request.
 //!
-//! Opening reads the first cluster only. Whatever a table says is checked when the table is read;
-//! names of other files in the image are data and are never opened.
+//! There are two ways to open one. To change or to copy it, everything that the header names must
+//! have a sound place. To show or to check it, QEMU's rules are enough, and what lies beyond the end
+//! of the file is zeros, as for QEMU: who looks at a damaged image sees the same with both. Whatever
+//! a table says is checked when the table is read; names of other files in the image are data and
+//! are never opened.
+
+mod reader;
 
 use std::fmt;
 
 use crate::error::{Error, Kind, Result, corrupt};
-use crate::format::header::{self, Header, SECTOR_BYTES, incompatible};
-use crate::format::mapping;
+use crate::format::bitmap;
+use crate::format::header::{self, Header, Purpose, SECTOR_BYTES, incompatible};
 use crate::format::snapshot::{self, SnapshotEntry};
 use crate::storage::Storage;
+
+pub(crate) use reader::Reader;
 
 /// An open qcow2 image.
 pub struct Image {
@@ -26,21 +33,34 @@ impl fmt::Debug for Image {
 }
 
 impl Image {
-    /// Reads and validates the header. Takes any lock that is wanted before: what is read here is
-    /// trusted later.
+    /// Opens an image to change or to copy it: its header keeps all rules. Take any lock that is
+    /// wanted before: what is read here is trusted later.
     pub fn open(storage: Box<dyn Storage>) -> Result<Self> {
+        let image = Self::open_for(Purpose::Use, storage)?;
+        image.header.ensure_sound(image.file_bytes)?;
+        Ok(image)
+    }
+
+    /// Opens an image to show it, wherever `qemu-img info` shows it. Operations that change or copy
+    /// refuse some of these.
+    pub fn open_to_show(storage: Box<dyn Storage>) -> Result<Self> {
+        let image = Self::open_for(Purpose::Use, storage)?;
+        image.bitmaps()?;
+        Ok(image)
+    }
+
+    /// Opens an image as [`Header::read`] reads its header.
+    pub(crate) fn open_for(purpose: Purpose, storage: Box<dyn Storage>) -> Result<Self> {
         let file_bytes = storage.len()?;
-        let mut sector = vec![0; usize::try_from(file_bytes.min(512)).expect("at most 512")];
+        let mut sector = [0; SECTOR_BYTES];
         storage.read_at(&mut sector, 0)?;
-        let bits = Header::peek_cluster_bits(&sector)?;
-        let first = usize::try_from(file_bytes.min(1 << bits)).expect("at most 2 MiB");
-        let mut cluster = vec![0; first];
+        let mut cluster = vec![0; 1 << Header::peek_cluster_bits(&sector)?];
         storage.read_at(&mut cluster, 0)?;
-        let header = Header::parse(&cluster, file_bytes)?;
+        let header = Header::read(&cluster, purpose)?;
         Ok(Self { storage, header, file_bytes })
     }
 
-    /// The validated header.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -63,7 +83,33 @@ impl Image {
         Ok(self.header.same_sector(&sector))
     }
 
-    /// All snapshots, in the order of the table.
+    /// The image's bytes as QEMU sees them.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { storage: self.storage.as_ref(), file_bytes: self.file_bytes }
+    }
+
+    /// All persistent bitmaps, in the order of their directory.
+    pub fn bitmaps(&self) -> Result<Vec<bitmap::BitmapInfo>> {
+        bitmap::read_all(&self.header, &mut |buf, at| self.reader().fill(buf, at))
+    }
+
+    /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest reads
+    /// as zeros, and where the data are in another file, none is listed.
+    pub fn listed_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
+        let (entries, _) = self.listed_snapshot_table().map_err(|error| match error.kind() {
+            Kind::InvalidSnapshotTable => error,
+            _ => error.context("Failed to read snapshot table"),
+        })?;
+        Ok(if self.header.has(incompatible::DATA_FILE) { Vec::new() } else { entries })
+    }
+
+    /// The snapshot table with zeros beyond the end of the file, and its length in bytes.
+    pub(crate) fn listed_snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, u64)> {
+        let (count, offset) = (self.header.snapshot_count, self.header.snapshots_offset);
+        snapshot::read_table(count, offset, u64::MAX, |buf, at| self.reader().fill(buf, at))
+    }
+
+    /// All snapshots, in the order of the table, which lies inside the file.
     pub fn snapshots(&self) -> Result<Vec<SnapshotEntry>> {
         Ok(self.snapshot_table()?.0)
     }
@@ -118,14 +164,42 @@ impl Image {
     /// Reads an L1 table of `entries` entries at `offset`, after checking that it is aligned, within
     /// QEMU's limit and inside the file.
     pub(crate) fn read_l1(&self, offset: u64, entries: u32) -> Result<Vec<u64>> {
-        if u64::from(entries) * 8 > header::MAX_L1_BYTES {
+        let mut l1 = Vec::new();
+        self.for_l1_entries(offset, entries, |index, entry| {
+            if index == 0 {
+                // Bounded now by the length of the file.
+                l1.reserve_exact(entries as usize);
+            }
+            l1.push(entry);
+            Ok(())
+        })?;
+        Ok(l1)
+    }
+
+    /// Shows every entry of an L1 table to `visit`, with its index, after the same checks. Reads it
+    /// in pieces: it may have 32 MiB.
+    pub(crate) fn for_l1_entries(
+        &self,
+        offset: u64,
+        entries: u32,
+        mut visit: impl FnMut(usize, u64) -> Result<()>,
+    ) -> Result<()> {
+        const PIECE_BYTES: usize = 256 << 10;
+        let length = entries as usize * 8;
+        if length as u64 > header::MAX_L1_BYTES {
             return Err(corrupt("L1 table too large", offset));
         }
-        if entries == 0 {
-            return Ok(Vec::new());
+        if length > 0 {
+            self.ensure_inside(offset, length as u64, "L1 table")?;
         }
-        let bytes = self.read_table_bytes(offset, u64::from(entries) * 8, "L1 table")?;
-        Ok(mapping::decode_table(&bytes))
+        for at in (0..length).step_by(PIECE_BYTES) {
+            let mut piece = vec![0; PIECE_BYTES.min(length - at)];
+            self.storage.read_at(&mut piece, offset + at as u64)?;
+            for (index, entry) in (at / 8..).zip(piece.as_chunks::<8>().0) {
+                visit(index, u64::from_be_bytes(*entry))?;
+            }
+        }
+        Ok(())
     }
 
     /// The active L1 table.
@@ -166,24 +240,88 @@ pub mod lookup {
 
     /// The entry whose id is `selector`, else the first whose name is (as `snapshot -a`).
     pub fn by_id_or_name(entries: &[SnapshotEntry], selector: &[u8]) -> Result<usize> {
-        entries.iter().position(|e| e.id == selector).map_or_else(|| by_name(entries, selector), Ok)
+        let by_id = entries.iter().position(|entry| entry.id_text() == selector);
+        by_id.map_or_else(|| by_name(entries, selector), Ok)
+    }
+
+    /// The entry whose id is `id`. A damaged table may have several.
+    pub fn by_id(entries: &[SnapshotEntry], id: &[u8]) -> Result<usize> {
+        let mut found = entries.iter().enumerate().filter(|(_, entry)| entry.id_text() == id);
+        match (found.next(), found.next()) {
+            (None, _) => Err(Error::new(Kind::SnapshotNotFound, "snapshot not found")),
+            (Some((index, _)), None) => Ok(index),
+            _ => Err(Error::new(Kind::SnapshotAmbiguous, "Several snapshots have that ID")),
+        }
     }
 
     /// The entry named `name` (as `snapshot -d`). An ambiguous name is refused with the ids listed.
     pub fn by_name(entries: &[SnapshotEntry], name: &[u8]) -> Result<usize> {
-        let mut found = entries.iter().enumerate().filter(|(_, e)| e.name == name);
+        let mut found = entries.iter().enumerate().filter(|(_, e)| e.name_text() == name);
         match (found.next(), found.next()) {
-            (None, _) => Err(Error::new(Kind::SnapshotNotFound, "snapshot not found")),
+            (None, _) => Err(not_found(entries, name)),
             (Some((index, _)), None) => Ok(index),
             (Some((_, first)), Some((_, second))) => {
                 let ids: Vec<_> = [first, second]
                     .into_iter()
                     .chain(found.map(|(_, e)| e))
-                    .map(|e| String::from_utf8_lossy(&e.id).into_owned())
+                    .map(|e| String::from_utf8_lossy(&e.id).escape_debug().to_string())
                     .collect();
                 Err(Error::new(Kind::SnapshotAmbiguous, "Several snapshots have that name")
-                    .with_hint(format!("their ids are {}", ids.join(", "))))
+                    .with_hint(format!("their IDs are {}", ids.join(", "))))
             }
+        }
+    }
+
+    fn not_found(entries: &[SnapshotEntry], name: &[u8]) -> Error {
+        let error = Error::new(Kind::SnapshotNotFound, "snapshot not found");
+        if entries.iter().any(|e| e.id_text() == name) {
+            let id = String::from_utf8_lossy(name).escape_debug().to_string();
+            return error.with_hint(format!("{id} is an ID, and snapshots are deleted by name"));
+        }
+        error
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn entries() -> Vec<SnapshotEntry> {
+            [("1", "v1"), ("2", "twin"), ("3\n", "twin"), ("4", "1")]
+                .map(|(id, name)| SnapshotEntry::disk_only(id.into(), name.into(), (0, 0), 0))
+                .into()
+        }
+
+        #[test]
+        fn an_id_comes_before_a_name_and_only_where_ids_count() {
+            assert_eq!(by_id_or_name(&entries(), b"1").unwrap(), 0);
+            assert_eq!(by_id_or_name(&entries(), b"v1").unwrap(), 0);
+            assert_eq!(by_name(&entries(), b"1").unwrap(), 3);
+        }
+
+        #[test]
+        fn an_id_means_one_snapshot_or_none() {
+            assert_eq!(by_id(&entries(), b"3\n").unwrap(), 2);
+            assert_eq!(by_id(&entries(), b"v1").unwrap_err().kind(), Kind::SnapshotNotFound);
+            let twice = [entries(), entries()].concat();
+            assert_eq!(by_id(&twice, b"4").unwrap_err().kind(), Kind::SnapshotAmbiguous);
+        }
+
+        #[test]
+        fn a_name_of_several_is_refused_with_their_ids() {
+            for look in [by_name, by_id_or_name] {
+                let error = look(&entries(), b"twin").unwrap_err();
+                assert_eq!(error.kind(), Kind::SnapshotAmbiguous);
+                assert_eq!(error.hint.as_deref(), Some(r"their IDs are 2, 3\n"));
+            }
+        }
+
+        #[test]
+        fn an_id_where_a_name_belongs_is_called_one() {
+            let error = by_name(&entries(), b"2").unwrap_err();
+            assert_eq!(error.reason(), "snapshot not found");
+            let hint = "2 is an ID, and snapshots are deleted by name";
+            assert_eq!(error.hint.as_deref(), Some(hint));
+            assert_eq!(by_name(&entries(), b"nope").unwrap_err().hint, None);
         }
     }
 }

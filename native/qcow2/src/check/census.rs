@@ -12,13 +12,13 @@ use std::ops::Range;
 
 use super::entries::{self, Geometry, Sink};
 use super::problem::Problem;
-use super::reader::Reader;
 use super::references::References;
 use super::report::Teller;
 use super::steps::{L1, Step};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK, ZERO};
+use crate::image::Reader;
 
 /// Most that is read at once.
 const READ_BYTES: usize = 1 << 20;

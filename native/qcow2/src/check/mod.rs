@@ -14,7 +14,6 @@ mod comparison;
 mod entries;
 mod narration;
 mod problem;
-mod reader;
 mod references;
 mod report;
 mod steps;
@@ -24,47 +23,27 @@ pub use problem::Problem;
 pub use report::{CheckReport, MAX_PROBLEMS};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::be32;
-use crate::format::header::MAX_SNAPSHOTS;
+use crate::format::header::Purpose;
 use crate::image::Image;
 use crate::storage::Storage;
 use entries::Geometry;
-use reader::Reader;
 use report::Teller;
 use steps::L1;
 use stored::Stored;
 
-/// Where the header has the number of snapshots.
-const SNAPSHOT_COUNT_AT: u64 = 60;
-
-/// Opens an image for [`check`]: as [`Image::open`], but what is wrong with the place or the length
-/// of the snapshot table is said in `qemu-img check`'s way. Such an error has
-/// [`Kind::InvalidSnapshotTable`] and belongs to the check, not to the opening.
+/// Opens an image for [`check`], wherever `qemu-img check` gets as far as checking it.
 pub fn open(storage: Box<dyn Storage>) -> Result<Image> {
-    let mut count = [0; 4];
-    storage.read_at(&mut count, SNAPSHOT_COUNT_AT)?;
-    let count = be32(&count, 0);
-    Image::open(storage).map_err(|error| match error.kind() {
-        Kind::InvalidSnapshotTable if count > MAX_SNAPSHOTS => {
-            Error::new(error.kind(), "File too large").with_preface(format!(
-                "ERROR snapshot table too large\nYou can force-remove all {} overhanging snapshots \
-                 with qemu-img check -r all",
-                count - MAX_SNAPSHOTS
-            ))
-        }
-        Kind::InvalidSnapshotTable => Error::new(error.kind(), "Invalid argument")
-            .with_preface("ERROR snapshot table offset invalid"),
-        _ => error,
-    })
+    Image::open_for(Purpose::Check, storage)
 }
 
 /// Checks the image. Each problem goes to `tell` in `qemu-img check`'s order, at most
 /// [`MAX_PROBLEMS`] of them; the report counts all.
 ///
 /// Fails where the check cannot go on; the reason is what `qemu-img` puts after `Check failed: `,
-/// the preface what it prints before. [`Kind::InvalidHeader`] means that the image cannot even be
-/// opened (its bitmaps or its LUKS header break the format's rules), and
-/// [`Kind::UnsupportedFeature`] that its entries are not understood yet (extended L2).
+/// the preface what it prints before. [`Kind::InvalidSnapshotTable`] is about the snapshot table,
+/// which is read by the check and not before; [`Kind::InvalidHeader`] means that the image cannot
+/// even be opened (its bitmaps break the format's rules), and [`Kind::UnsupportedFeature`] that its
+/// entries are not understood yet (extended L2).
 pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckReport> {
     let header = image.header();
     if header.extended_l2() {
@@ -79,13 +58,13 @@ pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckRepor
     if clusters > i32::MAX as u64 {
         return Err(Error::new(Kind::TooLarge, "File too large"));
     }
-    let reader = Reader { storage: image.storage(), file_bytes: image.file_bytes() };
+    let reader = image.reader();
     let stored = Stored::load(header, reader, clusters)?;
     let steps = steps::steps(image, reader)?;
     let mut teller = Teller::new(tell);
     let mut census = census::take(geometry, reader, &stored, &steps, clusters, &mut teller)?;
     let mut report = CheckReport {
-        total_clusters: (header.size & !0x1ff).div_ceil(header.cluster_bytes()),
+        total_clusters: header.disk_bytes().div_ceil(header.cluster_bytes()),
         allocated_clusters: census.layout.allocated,
         fragmented_clusters: census.layout.fragmented,
         compressed_clusters: census.layout.compressed,

@@ -5,14 +5,15 @@
 
 use super::entries::{self, Geometry, Sink};
 use super::problem::Problem;
-use super::reader::Reader;
 use super::references::References;
 use super::report::Teller;
 use super::steps::{L1, Step};
 use super::stored::Stored;
 use super::{census, census::Census};
 use crate::error::{Error, Kind, Result};
+use crate::format::header::MAX_FILE_BYTES;
 use crate::format::mapping::OFFSET_MASK;
+use crate::image::Reader;
 
 /// L1 entries that are kept for telling; with more, the list of problems is not complete.
 const MAX_ENTRIES: usize = 1 << 20;
@@ -39,7 +40,7 @@ pub(super) fn tell_mapping(
             Step::Region { offset, bytes } => narrator.reference(*offset, *bytes),
             Step::Table(l1) => {
                 narrator.reference(l1.offset, l1.bytes());
-                if l1.entries > 0 && l1.offset.saturating_add(l1.bytes()) > i64::MAX as u64 {
+                if l1.entries > 0 && l1.offset.saturating_add(l1.bytes()) > MAX_FILE_BYTES {
                     // No file reaches that far: where QEMU gives up.
                     narrator.teller.tell(&Problem::ReadFailed { level: 1 });
                     return Err(Error::new(Kind::Io, "Input/output error").at(l1.offset));

@@ -3,12 +3,13 @@
 //! One list for both passes: the census, which counts, and the narration, which tells.
 
 use super::problem::Problem;
-use super::reader::Reader;
 use crate::error::{Error, Kind, Result};
-use crate::format::header::{Header, MAX_L1_BYTES, incompatible};
-use crate::format::snapshot::{self, SnapshotEntry};
+use crate::format::header::{
+    Header, MAX_L1_BYTES, MAX_SNAPSHOTS, SnapshotTableDefect, incompatible,
+};
+use crate::format::snapshot::SnapshotEntry;
 use crate::format::{bitmap, encryption};
-use crate::image::Image;
+use crate::image::{Image, Reader};
 
 /// Extra data that makes a version 3 snapshot entry complete: VM state size and disk size.
 const COMPLETE_EXTRA_BYTES: usize = 16;
@@ -47,7 +48,7 @@ pub(super) fn steps(image: &Image, reader: Reader<'_>) -> Result<Vec<Step>> {
         owned.push(Step::Region { offset: luks.offset, bytes: luks.bytes });
     }
     bitmap_steps(header, reader, &mut owned)?;
-    let (snapshots, table_bytes) = read_snapshots(header, reader)?;
+    let (snapshots, table_bytes) = read_snapshots(image)?;
 
     let mut steps = Vec::new();
     if header.version >= 3 {
@@ -67,7 +68,7 @@ pub(super) fn steps(image: &Image, reader: Reader<'_>) -> Result<Vec<Step>> {
     steps.push(Step::Region { offset: header.snapshots_offset, bytes: table_bytes });
     steps.push(Step::Region {
         offset: header.refcount_table_offset,
-        bytes: u64::from(header.refcount_table_clusters) << header.cluster_bits,
+        bytes: header.refcount_table_bytes(),
     });
     steps.append(&mut owned);
     Ok(steps)
@@ -110,16 +111,27 @@ fn bitmap_steps(header: &Header, reader: Reader<'_>, steps: &mut Vec<Step>) -> R
     Ok(())
 }
 
-/// The snapshots and the length of their table in bytes. The table may lie where it wants, and is
-/// read as far as it goes: zeros, beyond the end of the file.
-fn read_snapshots(header: &Header, reader: Reader<'_>) -> Result<(Vec<SnapshotEntry>, u64)> {
-    if header.snapshot_count == 0 {
-        return Ok((Vec::new(), 0));
+/// The snapshots and the length of their table in bytes. What is wrong with the table is said in
+/// `check`'s own words.
+fn read_snapshots(image: &Image) -> Result<(Vec<SnapshotEntry>, u64)> {
+    let defect = |reason: &str, preface: String| {
+        Err(Error::new(Kind::InvalidSnapshotTable, reason).with_preface(preface))
+    };
+    match image.header().snapshot_table_defect() {
+        None => {}
+        Some(SnapshotTableDefect::TooLarge) => {
+            let overhanging = image.header().snapshot_count - MAX_SNAPSHOTS;
+            let preface = format!(
+                "ERROR snapshot table too large\nYou can force-remove all {overhanging} \
+                 overhanging snapshots with qemu-img check -r all"
+            );
+            return defect("File too large", preface);
+        }
+        Some(SnapshotTableDefect::Misplaced) => {
+            return defect("Invalid argument", "ERROR snapshot table offset invalid".to_owned());
+        }
     }
-    snapshot::read_table(header.snapshot_count, header.snapshots_offset, u64::MAX, |buf, at| {
-        reader.fill(buf, at)
-    })
-    .map_err(|error| {
+    image.listed_snapshot_table().map_err(|error| {
         let (said, reason) = match error.kind() {
             Kind::InvalidSnapshotTable => (error.reason().to_owned(), "File too large".to_owned()),
             _ => (

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::reader::Reader;
 use super::references::index;
 use crate::error::{Error, Result};
-use crate::format::header::Header;
+use crate::format::header::{Header, MAX_FILE_BYTES};
 use crate::format::mapping::decode_table;
 use crate::format::refcount::RefcountOrder;
+use crate::image::Reader;
 
 /// Bits of a refcount table entry that must be zero.
 const TABLE_ENTRY_RESERVED: u64 = 0x1ff;
@@ -48,7 +48,7 @@ impl<'a> Stored<'a> {
     /// Reads the table, and the blocks of the file's `clusters` once. Fails where the table cannot
     /// be read; a block that cannot is remembered.
     pub fn load(header: &Header, reader: Reader<'a>, clusters: u64) -> Result<Self> {
-        let claimed = u64::from(header.refcount_table_clusters) << header.cluster_bits;
+        let claimed = header.refcount_table_bytes();
         let present = reader.file_bytes.saturating_sub(header.refcount_table_offset);
         let bytes = claimed.min(present.next_multiple_of(8));
         // At most 8 MiB: the header was checked.
@@ -124,7 +124,7 @@ impl<'a> Stored<'a> {
             Block::Absent
         } else if !offset.is_multiple_of(1 << self.cluster_bits) {
             Block::Unaligned(offset)
-        } else if offset > i64::MAX as u64 - (1 << self.cluster_bits) {
+        } else if offset > MAX_FILE_BYTES - (1 << self.cluster_bits) {
             Block::Unreadable
         } else {
             Block::At(offset)

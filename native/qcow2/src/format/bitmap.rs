@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::header::{Header, autoclear, extension};
+use super::header::{Header, MAX_FILE_BYTES, autoclear, extension};
 use super::mapping::OFFSET_MASK;
 use super::{be16, be32, be64};
 use crate::error::{Error, Kind, Result, corrupt};
@@ -67,7 +67,11 @@ fn invalid(reason: impl Into<String>, offset: u64) -> Error {
 /// The directory's place; none without bitmaps, and none where the autoclear bit is clear: somebody
 /// who does not know bitmaps changed the image, and what they owned is nobody's.
 pub fn directory(header: &Header) -> Result<Option<Directory>> {
-    let Some(data) = header.extension(extension::BITMAPS) else { return Ok(None) };
+    header.extension(extension::BITMAPS).map_or(Ok(None), |data| read_directory(header, data))
+}
+
+/// The directory's place as the extension's data have it; none where the autoclear bit is clear.
+pub(super) fn read_directory(header: &Header, data: &[u8]) -> Result<Option<Directory>> {
     if data.len() != EXTENSION_BYTES {
         return Err(invalid("bitmaps_ext: Invalid extension length", 0));
     }
@@ -115,8 +119,11 @@ pub fn directory(header: &Header) -> Result<Option<Directory>> {
 pub fn read_all(header: &Header, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
     let Some(directory) = directory(header)? else { return Ok(Vec::new()) };
     let broken = |at| invalid("Broken bitmap directory", at);
-    let end = directory.offset.checked_add(directory.bytes);
-    let end = end.ok_or_else(|| broken(directory.offset))?;
+    let end = directory.offset.saturating_add(directory.bytes);
+    if end > MAX_FILE_BYTES {
+        let reason = "Failed to read bitmap directory: Input/output error";
+        return Err(invalid(reason, directory.offset));
+    }
     let mut bitmaps = Vec::new();
     let mut names = HashSet::new();
     let mut at = directory.offset;

@@ -21,24 +21,27 @@ pub struct LuksHeader {
     pub bytes: u64,
 }
 
+fn invalid(reason: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidHeader, reason)
+}
+
 /// The LUKS header's place; none in images without LUKS.
 ///
 /// Fails with [`Kind::InvalidHeader`] where the extension is missing, is not expected, has another
 /// length or names an unaligned offset.
 pub fn luks_header(header: &Header) -> Result<Option<LuksHeader>> {
-    let invalid = |reason: String| Error::new(Kind::InvalidHeader, reason);
-    let stored = header.extension(extension::ENCRYPTION);
-    let (Encryption::Luks, Some(data)) = (header.encryption, stored) else {
-        return match (header.encryption, stored) {
-            (Encryption::Luks, None) => {
-                Err(invalid("Missing CRYPTO header for crypt method 2".to_owned()))
-            }
-            (_, Some(_)) => Err(invalid(
-                "CRYPTO header extension only expected with LUKS encryption method".to_owned(),
-            )),
-            (_, None) => Ok(None),
-        };
-    };
+    match (header.encryption, header.extension(extension::ENCRYPTION)) {
+        (_, Some(data)) => read_place(header, data).map(Some),
+        (Encryption::Luks, None) => Err(invalid("Missing CRYPTO header for crypt method 2")),
+        (_, None) => Ok(None),
+    }
+}
+
+/// The place that the data of the extension name.
+pub(super) fn read_place(header: &Header, data: &[u8]) -> Result<LuksHeader> {
+    if header.encryption != Encryption::Luks {
+        return Err(invalid("CRYPTO header extension only expected with LUKS encryption method"));
+    }
     if data.len() != EXTENSION_BYTES {
         return Err(invalid(format!(
             "CRYPTO header extension size {}, but expected size {EXTENSION_BYTES}",
@@ -53,7 +56,7 @@ pub fn luks_header(header: &Header) -> Result<Option<LuksHeader>> {
             place.offset
         )));
     }
-    Ok(Some(place))
+    Ok(place)
 }
 
 /// The byte range that the LUKS header owns, inside a file of `file_bytes` bytes; none without LUKS.

@@ -67,6 +67,11 @@ impl Mapping {
         })
     }
 
+    /// Decodes the first word of an extended L2 entry: as in version 2, bit 0 is reserved.
+    pub fn decode_extended(entry: u64, cluster_bits: u32, at: u64) -> Result<Self> {
+        Self::decode(entry, cluster_bits, 2, at)
+    }
+
     /// The bytes of the host file that this entry owns a reference to, as (offset, length); whole
     /// clusters that they touch are counted once each.
     pub fn owned(&self, cluster_bits: u32) -> Option<(u64, u64)> {
@@ -76,6 +81,33 @@ impl Mapping {
                 Some((offset, 1 << cluster_bits))
             }
             Self::Compressed { offset, length } => Some((offset, length)),
+        }
+    }
+}
+
+/// Subclusters of a cluster with an extended L2 entry.
+pub const SUBCLUSTERS: u64 = 32;
+
+/// What an extended L2 entry says about one subcluster of a cluster that is not compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subcluster {
+    /// Nothing here: the backing file shows through, or zeros.
+    Unallocated,
+    /// Reads as zeros.
+    Zero,
+    /// Its part of the host cluster.
+    Allocated,
+}
+
+impl Subcluster {
+    /// Decodes what the second word of an entry says about subcluster `index`: bit `index` is set
+    /// where it is allocated, bit 32 above that where it reads as zeros, and never both.
+    pub fn decode(bitmap: u64, index: u64, at: u64) -> Result<Self> {
+        match (bitmap >> index & 1, bitmap >> (index + SUBCLUSTERS) & 1) {
+            (0, 0) => Ok(Self::Unallocated),
+            (0, _) => Ok(Self::Zero),
+            (_, 0) => Ok(Self::Allocated),
+            _ => Err(corrupt("A subcluster is both allocated and zero", at)),
         }
     }
 }
@@ -138,6 +170,17 @@ mod tests {
         for (entry, expected) in table {
             assert_eq!(Mapping::decode(entry, 16, 3, 0).unwrap(), expected, "{entry:#x}");
         }
+    }
+
+    #[test]
+    fn a_subcluster_is_allocated_or_zero_or_neither() {
+        let bitmap = 1 << 3 | 1 << (32 + 4) | 1 << 31 | 1 << 63;
+        let decode = |index| Subcluster::decode(bitmap, index, 0);
+        assert_eq!(decode(0).unwrap(), Subcluster::Unallocated);
+        assert_eq!(decode(3).unwrap(), Subcluster::Allocated);
+        assert_eq!(decode(4).unwrap(), Subcluster::Zero);
+        assert!(decode(31).is_err());
+        assert!(Mapping::decode_extended(0x5_0001, 16, 0).is_err(), "bit 0 is reserved");
     }
 
     #[test]

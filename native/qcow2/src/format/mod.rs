@@ -9,6 +9,11 @@ pub mod mapping;
 pub mod refcount;
 pub mod snapshot;
 
+/// A string of C: `bytes` up to the first NUL.
+pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 /// Big-endian `u16` at `at`. The caller has checked the bounds.
 pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(bytes[at..at + 2].try_into().expect("two bytes"))

@@ -4,13 +4,16 @@
 //! are bytes: QEMU does not promise UTF-8.
 
 use super::header::MAX_SNAPSHOT_TABLE_BYTES;
-use super::{be16, be32, be64};
+use super::{be16, be32, be64, until_nul};
 use crate::error::{Error, Kind, Result};
 
 /// Bytes of an entry before its extra data.
 const FIXED_BYTES: usize = 40;
 /// Extra data that QEMU accepts in an entry.
 const MAX_EXTRA_BYTES: usize = 1024;
+/// Bytes of an id, and of a name, that QEMU shows.
+const SHOWN_ID_BYTES: usize = 127;
+const SHOWN_NAME_BYTES: usize = 255;
 /// Extra data that this writer and QEMU give every entry: 64-bit VM state size, disk size, icount.
 const EXTRA_BYTES: usize = 24;
 
@@ -53,6 +56,28 @@ impl SnapshotEntry {
             vm_state_size_short: 0,
             extra,
         }
+    }
+
+    /// The id as QEMU compares it: a string of C.
+    pub fn id_text(&self) -> &[u8] {
+        until_nul(&self.id)
+    }
+
+    /// The name as QEMU compares it: a string of C.
+    pub fn name_text(&self) -> &[u8] {
+        until_nul(&self.name)
+    }
+
+    /// The id as QEMU shows it.
+    pub fn shown_id(&self) -> &[u8] {
+        let text = self.id_text();
+        &text[..text.len().min(SHOWN_ID_BYTES)]
+    }
+
+    /// The name as QEMU shows it.
+    pub fn shown_name(&self) -> &[u8] {
+        let text = self.name_text();
+        &text[..text.len().min(SHOWN_NAME_BYTES)]
     }
 
     /// Size of the VM state in bytes: the 64-bit field when present.
@@ -120,8 +145,8 @@ fn invalid(reason: impl Into<String>, offset: u64) -> Error {
 /// Reads a table of `count` entries that begins at `table_offset` in a file of `file_bytes` bytes.
 /// `read` fills a buffer from a host offset.
 ///
-/// Memory and work are bounded by the bytes of the file, never by `count`. Returns the entries and
-/// the table's length in bytes, which ends at the last name's last byte.
+/// Memory and work are bounded by `file_bytes`, and by 64 MiB, never by `count`. Returns the entries
+/// and the table's length in bytes, which ends at the last name's last byte.
 pub fn read_table(
     count: u32,
     table_offset: u64,

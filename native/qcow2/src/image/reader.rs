@@ -1,11 +1,13 @@
-//! Reads the image as `qemu-img` sees it: whatever lies beyond the end of the file is zeros.
+//! Reads the image as `qemu-img` sees it: whatever lies beyond the end of the file is zeros, up to
+//! where no file can reach.
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::format::header::MAX_FILE_BYTES;
 use crate::storage::Storage;
 
 /// An image's bytes. Any offset may be asked for; none is trusted.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub storage: &'a dyn Storage,
     pub file_bytes: u64,
 }
@@ -13,6 +15,9 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Fills `buf` from `offset`.
     pub fn fill(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if offset.saturating_add(buf.len() as u64) > MAX_FILE_BYTES {
+            return Err(Error::new(Kind::Io, "Input/output error").at(offset));
+        }
         let available = self.file_bytes.saturating_sub(offset);
         let present = buf.len().min(usize::try_from(available).unwrap_or(usize::MAX));
         let (inside, outside) = buf.split_at_mut(present);

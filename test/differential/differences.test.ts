@@ -1,0 +1,217 @@
+// What ends differently with qemu-img, on purpose; docs/qemu-img.md says why. Damaged headers have
+// their own list, in headers.test.ts.
+
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+
+import { describe, expect, test } from "vitest";
+
+import { Scene } from "./images.ts";
+import { calque, type Ending, run } from "./programs.ts";
+
+const scene = new Scene(
+  ..."ordinary orphan aes luks extended dirty bitmaps".split(" ").map((name) => `${name}.qcow2`),
+  "raw.img",
+  "directory",
+);
+
+/** Standard output, standard error behind `! `, the status. */
+function shown(...args: string[]): string {
+  const { stdout, stderr, status } = run(calque, ["image", ...args], scene.place);
+  return `${stdout}${stderr.replace(/^(?=[^])/gm, "! ")}= ${status}`;
+}
+
+describe("what differs on purpose", () => {
+  test("formats are never guessed, and others than qcow2 not opened", () => {
+    expect(shown("info", "raw.img")).toMatchInlineSnapshot(`
+      "! error: Could not open 'raw.img': Image is not in qcow2 format
+      = 1"
+    `);
+    expect(shown("snapshot", "-c", "x", "raw.img")).toMatchInlineSnapshot(`
+      "! error: Could not open 'raw.img': Image is not in qcow2 format
+      = 1"
+    `);
+    expect(shown("info", "-f", "raw", "raw.img")).toMatchInlineSnapshot(`
+      "! error: Could not open 'raw.img': Only qcow2 images are supported, not raw
+      = 1"
+    `);
+  });
+
+  test("an image is created in qcow2 without being asked for it", () => {
+    expect(shown("create", "default.qcow2", "1M")).toMatchInlineSnapshot(`
+      "Formatting 'default.qcow2', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1048576 lazy_refcounts=off refcount_bits=16
+      = 0"
+    `);
+    expect(
+      run("qemu-img", ["check", "-f", "qcow2", "-q", "default.qcow2"], scene.place).status,
+    ).toBe(0);
+  });
+
+  test("a refused create leaves the file that is there alone", () => {
+    const before = readFileSync(scene.path("ordinary.qcow2"));
+    expect(shown("create", "-o", "cluster_size=3", "ordinary.qcow2", "1M")).toMatchInlineSnapshot(`
+      "Formatting 'ordinary.qcow2', fmt=qcow2 cluster_size=3 extended_l2=off compression_type=zlib size=1048576 lazy_refcounts=off refcount_bits=16
+      ! error: ordinary.qcow2: Cluster size must be a power of two between 512 and 2048k
+      = 1"
+    `);
+    expect(readFileSync(scene.path("ordinary.qcow2")).equals(before)).toBe(true);
+  });
+
+  test("the backing file is not needed, as it is not opened", () => {
+    expect(shown("check", "orphan.qcow2")).toMatchInlineSnapshot(`
+      "No errors were found on the image.
+      Image end offset: 262144
+      = 0"
+    `);
+    expect(shown("snapshot", "-c", "x", "orphan.qcow2")).toMatchInlineSnapshot(`"= 0"`);
+  });
+
+  test("encrypted images are checked and snapshotted without their key", () => {
+    for (const file of ["aes.qcow2", "luks.qcow2"]) {
+      expect(shown("check", "-q", file)).toBe("= 0");
+      expect(shown("snapshot", "-c", "x", file)).toBe("= 0");
+      expect(shown("snapshot", "-l", file)).toContain("1       x ");
+      expect(shown("check", "-q", file)).toBe("= 0");
+    }
+  });
+
+  test("of the LUKS header only its presence is shown", () => {
+    expect(shown("info", "luks.qcow2")).toContain(
+      "    encrypt:\n        format: luks\n    corrupt:",
+    );
+  });
+
+  test("extended L2 entries are described, and refused by name otherwise", () => {
+    expect(shown("check", "extended.qcow2")).toMatchInlineSnapshot(`
+      "! error: Check failed: Images with extended L2 entries are not supported yet
+      = 63"
+    `);
+    expect(shown("snapshot", "-c", "x", "extended.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not create snapshot 'x': Images with extended L2 entries are not supported yet
+      = 1"
+    `);
+  });
+
+  test("a dirty image is not repaired in passing", () => {
+    expect(shown("snapshot", "-c", "x", "dirty.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not open 'dirty.qcow2': The image is marked dirty: its reference counts may be stale
+      ! hint: repair it first, for example with \`qemu-img check -r all\`
+      = 1"
+    `);
+  });
+
+  test("names of snapshots are unique, not empty and not cut", () => {
+    expect(shown("snapshot", "-c", "one", "ordinary.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not create snapshot 'one': A snapshot of that name exists
+      ! hint: \`calque image snapshot --rename OLD NEW FILE\` gives it another name
+      = 1"
+    `);
+    expect(shown("snapshot", "-c", "", "ordinary.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not create snapshot '': A snapshot name cannot be empty
+      = 1"
+    `);
+    expect(shown("snapshot", "-c", "x".repeat(256), "ordinary.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not create snapshot 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx': A snapshot name cannot be longer than 255 bytes
+      = 1"
+    `);
+  });
+
+  test("a name that several snapshots have is no name of one", () => {
+    scene.create("ambiguous.qcow2", "size=1M");
+    for (let n = 0; n < 2; n += 1) scene.make("snapshot", "-c", "twin", "ambiguous.qcow2");
+    expect(shown("snapshot", "-a", "twin", "ambiguous.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not apply snapshot 'twin': Several snapshots have that name
+      ! hint: their IDs are 1, 2
+      ! hint: \`calque image snapshot --rename ID NEW FILE\` gives one of them a name of its own
+      = 1"
+    `);
+    expect(shown("snapshot", "-d", "twin", "ambiguous.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not delete snapshot 'twin': Several snapshots have that name
+      ! hint: their IDs are 1, 2
+      ! hint: \`calque image snapshot --rename ID NEW FILE\` gives one of them a name of its own
+      = 1"
+    `);
+  });
+
+  test("a directory is called one whatever was to be done with it", () => {
+    expect(shown("snapshot", "-c", "x", "directory")).toMatchInlineSnapshot(`
+      "! error: Could not open 'directory': 'file' driver requires 'directory' to be a regular file
+      = 1"
+    `);
+    expect(shown("create", "-q", "directory", "1M")).toMatchInlineSnapshot(`
+      "! error: directory: 'file' driver requires 'directory' to be a regular file
+      = 1"
+    `);
+  });
+
+  test("what is neither file nor block device is never opened, and nothing waits for it", () => {
+    execFileSync("mkfifo", ["fifo"], { cwd: scene.place });
+    for (const verb of ["info", "check", "snapshot"]) {
+      expect(shown(verb, "-f", "qcow2", "fifo")).toMatchInlineSnapshot(`
+        "! error: Could not open 'fifo': 'file' driver requires 'fifo' to be a regular file
+        = 1"
+      `);
+      expect(shown(verb, "-f", "qcow2", "/dev/null")).toMatchInlineSnapshot(`
+        "! error: Could not open '/dev/null': 'file' driver requires '/dev/null' to be a regular file
+        = 1"
+      `);
+    }
+    expect(run("qemu-img", ["info", "-f", "qcow2", "/dev/null"], scene.place).stderr).toBe(
+      "qemu-img: Could not open '/dev/null': Image is not in qcow2 format\n",
+    );
+  });
+
+  test("what standard output does not take is a failure, and then nothing is created", () => {
+    const into = (program: string, line: string): Ending =>
+      run("sh", ["-c", `'${program}' ${line} >/dev/full`], scene.place);
+    for (const line of ["info", "info --output=json", "check", "snapshot -l"]) {
+      const file = "ordinary.qcow2";
+      expect(into(calque, `image ${line} ${file}`)).toMatchObject({
+        stderr: "error: Cannot write to standard output: No space left on device\n",
+        status: 1,
+      });
+      expect(into("qemu-img", `${line} ${file}`)).toMatchObject({ stderr: "", status: 0 });
+    }
+    expect(into(calque, "image create -f qcow2 untold.qcow2 1M")).toMatchObject({ status: 1 });
+    expect(existsSync(scene.path("untold.qcow2"))).toBe(false);
+    expect(into(calque, "image create -q -f qcow2 untold.qcow2 1M")).toMatchObject({ status: 0 });
+    expect(into("qemu-img", "create -f qcow2 theirs.qcow2 1M")).toMatchObject({ status: 0 });
+  });
+
+  test("names of other files that are not UTF-8 are shown as far as they are", () => {
+    scene.create("foreign.qcow2", "size=1M", "-u", "-b", "base.raw", "-F", "raw");
+    scene.patch("foreign.qcow2", (image) => image.set(image.read(8, 8), 1, 0xff));
+    expect(shown("info", "foreign.qcow2")).toContain("\nbacking file: \u00ef\u00bf\u00bdase.raw\n");
+    expect(run("qemu-img", ["info", "foreign.qcow2"], scene.place).stdout).toContain(
+      "\nbacking file: \u00ffase.raw\n",
+    );
+  });
+
+  test("bitmaps that another program made stale are not warned of", () => {
+    scene.patch("bitmaps.qcow2", (image) => image.set(88, 8, 0));
+    expect(shown("check", "-q", "bitmaps.qcow2")).toMatch(/^(! Leaked cluster .*\n)+= 3$/);
+    expect(run("qemu-img", ["check", "-q", "bitmaps.qcow2"], scene.place).stderr).toContain(
+      "warning: a program lacking bitmap support modified this file",
+    );
+  });
+
+  test("names are paths, never protocols", () => {
+    expect(shown("info", "nbd://host/x")).toMatchInlineSnapshot(`
+      "! error: Could not open 'nbd://host/x': Could not open 'nbd://host/x': No such file or directory
+      = 1"
+    `);
+    expect(shown("create", "-q", "a:b.qcow2", "1M")).toBe("= 0");
+  });
+
+  test("long options take values, too", () => {
+    expect(shown("snapshot", "--create=long", "ordinary.qcow2")).toBe("= 0");
+    expect(shown("snapshot", "--delete", "long", "ordinary.qcow2")).toBe("= 0");
+  });
+
+  test("a size of 8 PiB or more is too large", () => {
+    expect(shown("create", "-q", "-o", "cluster_size=2M", "c.qcow2", "8P")).toMatchInlineSnapshot(`
+      "! error: c.qcow2: The image size is too large for file format 'qcow2' (try using a larger cluster size)
+      = 1"
+    `);
+  });
+});

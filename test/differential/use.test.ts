@@ -1,0 +1,48 @@
+// An image that a QEMU process has open, against what qemu-img does about it.
+
+import { type ChildProcess, spawn } from "node:child_process";
+
+import { describe, test } from "vitest";
+
+import { Scene } from "./images.ts";
+import { env, expectSame } from "./programs.ts";
+
+const { place } = new Scene("ordinary.qcow2");
+
+/** Works while qemu-io has `ordinary.qcow2` open. */
+async function using(flags: string[], work: () => void): Promise<void> {
+  const holder: ChildProcess = spawn("qemu-io", [...flags, "ordinary.qcow2"], {
+    cwd: place,
+    env,
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = new Promise((resolve) => holder.once("exit", resolve));
+  // It prompts when the image is open.
+  await new Promise((resolve) => holder.stdout?.once("data", resolve));
+  try {
+    work();
+  } finally {
+    holder.stdin?.end("quit\n");
+    await ended;
+  }
+}
+
+describe("an image in use", () => {
+  test("by a writer is neither read nor changed", async () => {
+    await using([], () => {
+      for (const verb of ["info", "check", "snapshot"]) expectSame([verb, "ordinary.qcow2"], place);
+      expectSame(["snapshot", "-c", "x", "ordinary.qcow2"], place);
+      expectSame(["snapshot", "-a", "one", "ordinary.qcow2"], place);
+      expectSame(["create", "-f", "qcow2", "ordinary.qcow2", "1M"], place);
+      expectSame(["info", "-U", "ordinary.qcow2"], place);
+      expectSame(["snapshot", "-U", "-l", "ordinary.qcow2"], place);
+    });
+  });
+
+  test("by a reader is read, but not changed", async () => {
+    await using(["-r"], () => {
+      expectSame(["info", "ordinary.qcow2"], place);
+      expectSame(["snapshot", "-c", "x", "ordinary.qcow2"], place);
+    });
+  });
+});
