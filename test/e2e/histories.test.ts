@@ -1,6 +1,6 @@
-// Histories: a guest's writes, and snapshots taken, applied and deleted by Calque and by qemu-img in
-// turn, on one image. A second image has the same history by qemu-img alone. After each step both
-// hold the same, now and at every snapshot, and qemu-img finds ours clean.
+// Histories: a guest's writes, and snapshots taken, applied and deleted by Calque and by qemu-img
+// in turn, on one image. A second image has the same history by qemu-img alone. After each step
+// both hold the same, now and at every snapshot, and qemu-img finds ours clean.
 
 import { copyFileSync, rmSync } from "node:fs";
 import path from "node:path";

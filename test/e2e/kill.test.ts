@@ -7,38 +7,26 @@ import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";
 import path from "node:path";
 
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import {
   changes,
-  copyInto,
   digestOfFile,
-  eventful,
   executable,
   guest,
   have,
   image,
   inParallel,
-  inTrouble,
   judged,
   look,
+  makeOriginal,
   random,
-  Scene,
   sleep,
+  sweep,
   view,
-  type View,
 } from "./support.ts";
 
-const scene = new Scene();
-const original = scene.path("original.qcow2");
-let untouched: View;
-
-beforeAll(async () => {
-  if (!judged) return;
-  await eventful(original);
-  untouched = await view(original);
-  return () => scene[Symbol.dispose]();
-});
+const original = makeOriginal();
 
 type Change = (typeof changes)[number];
 
@@ -50,27 +38,12 @@ const writing = [
 /** What may be there after a command was killed: the image in one of two states, whole clones. */
 async function expectOldOrNew(place: string, { name, args }: Change, story: string): Promise<void> {
   const { "disk.qcow2": disk, ...others } = await look(place);
-  const after = await untroubled(args);
-  expect([untouched, after["disk.qcow2"]], story).toContainEqual(disk);
+  const after = await original.after(args);
+  expect([await original.untouched(), after["disk.qcow2"]], story).toContainEqual(disk);
   for (const [file, found] of Object.entries(others)) {
     expect(name, story).toMatch(/^clone/);
     expect(found, `${file}: ${story}`).toEqual(after[file]);
   }
-}
-
-const endings = new Map<readonly string[], Promise<Record<string, View>>>();
-
-function untroubled(args: readonly string[]): Promise<Record<string, View>> {
-  const known = endings.get(args) ?? runUntroubled(args);
-  endings.set(args, known);
-  return known;
-}
-
-async function runUntroubled(args: readonly string[]): Promise<Record<string, View>> {
-  const place = scene.place();
-  copyInto(place, original);
-  expect(await image([...args], { cwd: place })).toMatchObject({ status: 0 });
-  return look(place);
 }
 
 /** The guest writes everywhere; no snapshot may notice. */
@@ -105,28 +78,23 @@ describe.runIf(judged && have("strace"))("kill -9 before a system call", () => {
   const inPlace = changes.filter(({ name }) => name !== "create");
 
   test.concurrent.each(inPlace)("of $name leaves the old state or the new one", async (change) => {
-    const pristine = digestOfFile(original);
+    const pristine = digestOfFile(original.file);
     let kills = 0;
     await inParallel(writing, async (call) => {
-      for (let number = 1; ; number += 1) {
-        const place = scene.place();
-        const file = copyInto(place, original);
-        const trouble = { call, what: "signal=SIGKILL", when: `${number}` };
-        const [ending, met] = await inTrouble(change.args, trouble, place);
-        const story = `killed before ${call} ${number} of ${change.args.join(" ")}`;
-        if (met) {
-          kills += 1;
-          await expectOldOrNew(place, change, story);
-          // An image that holds the very bytes it held needs no further proof.
-          if (digestOfFile(file) !== pristine) {
-            await expectUsable(place, change);
-            await boot(file);
-          }
-        } else {
+      const trouble = { call, what: "signal=SIGKILL" };
+      for await (const { place, ending, met, story } of original.sweep(change.args, trouble)) {
+        if (!met) {
           expect(ending, story).toMatchObject({ status: 0 });
+          continue;
         }
-        rmSync(place, { recursive: true });
-        if (!met) return;
+        kills += 1;
+        await expectOldOrNew(place, change, story);
+        // An image that holds the very bytes it held needs no further proof.
+        const file = path.join(place, "disk.qcow2");
+        if (digestOfFile(file) !== pristine) {
+          await expectUsable(place, change);
+          await boot(file);
+        }
       }
     });
     expect(kills).toBeGreaterThan(10);
@@ -135,15 +103,12 @@ describe.runIf(judged && have("strace"))("kill -9 before a system call", () => {
   test("of create leaves at most a file that the next create replaces", async () => {
     const { args } = changes.find(({ name }) => name === "create")!;
     await inParallel(["pwrite64", "ftruncate", "fdatasync", "fcntl"], async (call) => {
-      for (let number = 1; ; number += 1) {
-        const place = scene.place();
-        const trouble = { call, what: "signal=SIGKILL", when: `${number}` };
-        const [, met] = await inTrouble(args, trouble, place);
+      const trouble = { call, what: "signal=SIGKILL" };
+      for await (const { place } of sweep(args, trouble, () => original.scene.place())) {
         expect(await image([...args], { cwd: place })).toMatchObject({ status: 0, stderr: "" });
         expect(Object.entries(await look(place))).toEqual([
           ["new.qcow2", { check: 0, active: expect.stringMatching(/^4194304:/), snapshots: [] }],
         ]);
-        if (!met) return;
       }
     });
   });
@@ -155,8 +120,7 @@ describe.runIf(judged)("kill -9 at an odd moment", () => {
   test.concurrent.each(inPlace)("of $name leaves the old state or the new one", async (change) => {
     const below = random(0x9e11);
     for (let round = 0; round < 12; round += 1) {
-      const place = scene.place();
-      const file = copyInto(place, original);
+      const place = original.copy();
       const child = spawn(executable, ["image", ...change.args], { cwd: place, stdio: "ignore" });
       const ended = new Promise((resolve) => child.once("exit", resolve));
       await sleep(below(16));
@@ -168,7 +132,7 @@ describe.runIf(judged)("kill -9 at an odd moment", () => {
         cwd: place,
       });
       expect(next).toMatchObject({ status: 0, stderr: "" });
-      await boot(file);
+      await boot(path.join(place, "disk.qcow2"));
       rmSync(place, { recursive: true });
     }
   });

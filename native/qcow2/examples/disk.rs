@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         ["sharing", image] => sharing(image),
         _ => Err(Error::new(
             Kind::InvalidArgument,
-            "disk write IMAGE RAW | read IMAGE RAW [SNAPSHOT] | compare IMAGE RAW [SNAPSHOT] | sharing IMAGE",
+            "disk write IMAGE RAW | read IMAGE RAW [SNAPSHOT] | compare IMAGE RAW [SNAPSHOT] | \
+             sharing IMAGE",
         )),
     };
     match result {

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::header::SECTOR_BYTES;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, slots};
+use crate::plan::{Goal, Planner};
 use crate::refcounts::{EditedSector, Refcounts};
 use crate::transaction::{CommitOptions, Committed, Listing, commit, commit_listing, punch};
 
@@ -37,10 +37,10 @@ pub(crate) fn delete(
     let mut done = commit_listing(image, &listing, options)?;
 
     // The snapshot is gone: from here on no error may claim that nothing happened. What fails now
-    // keeps the space for the next change, and that is what is said.
+    // leaves the space to the next change, and that is what is said.
     match reclaim(image, &mut done) {
         Err(error) if error.kind() == Kind::Unsettled => return Err(error),
-        Err(error) => done.punch_failure = Some(std::io::Error::other(error)),
+        Err(error) => done.recount_failure = Some(error),
         Ok(()) => {}
     }
     Ok(done)
@@ -49,11 +49,7 @@ pub(crate) fn delete(
 /// Steps 2 and 3: holes for what leaks, then counts that agree.
 fn reclaim(image: &mut Image, done: &mut Committed) -> Result<()> {
     let planner = Planner::new(image)?;
-    let goal = Goal {
-        active: Some(slots(planner.active_l1())),
-        recount: true,
-        ..Goal::same(&image.header)
-    };
+    let goal = Goal { active: Some(planner.active()?), recount: true, ..Goal::same(&image.header) };
     let plan = planner.plan(goal)?;
     punch(image, &plan.leaks, done);
     // The caller has been told of the commit that counts.

@@ -1,9 +1,9 @@
 //! Reference counts in memory: OLD as the disk has them, NEW as a commit will write them.
 //!
-//! Blocks are loaded when first asked for and kept as their on-disk bytes (NEW); of OLD only "in use
-//! or not" is kept, one bit a cluster, because that is what allocation needs. Beside it stand two
-//! more bits: seen by this command's walk, and still referenced afterwards. A count is a belief; a
-//! walk is knowledge. Nothing here writes.
+//! Blocks are loaded when first asked for and kept as their on-disk bytes (NEW). Of OLD only "in
+//! use or not" is kept, one bit a cluster, because that is what allocation needs. Beside it stand
+//! bits for what this command has seen: who is a table, who is referenced, and who still will be
+//! after the commit. A count is a belief; a walk is knowledge. Nothing here writes.
 
 use std::ops::Range;
 
@@ -194,8 +194,8 @@ impl Refcounts {
         Ok(block.map_or(0, |block| order.get_count(&block.bytes, entry)))
     }
 
-    /// Whether `cluster` is referenced exactly once after the commit. Fails as corrupt where its count
-    /// says so and the walk saw more: a guest would write into what others read.
+    /// Whether `cluster` is referenced exactly once after the commit. Fails as corrupt where its
+    /// count says so and the walk saw more: a guest would write into what others read.
     pub fn is_private(&mut self, storage: &dyn Storage, cluster: u64) -> Result<bool> {
         if self.count(storage, cluster)? != 1 {
             return Ok(false);
@@ -299,8 +299,8 @@ impl Refcounts {
         })
     }
 
-    /// Counts free clusters as used once and returns the sectors of the blocks on disk that change by
-    /// it: where they stand, as they are, as they shall be.
+    /// Counts free clusters as used once and returns the sectors of the blocks on disk that change
+    /// by it: where they stand, as they are, as they shall be.
     pub fn raised_sectors(
         &mut self,
         storage: &dyn Storage,
@@ -421,8 +421,8 @@ impl Refcounts {
         Ok(runs)
     }
 
-    /// Runs of clusters that a copy needs to become the planned state, ascending: what is in use and
-    /// either a table, or still counted.
+    /// Runs of clusters that a copy needs to become the planned state, ascending: what is in use
+    /// and either a table, or still counted.
     pub fn needed(&mut self, storage: &dyn Storage) -> Result<Vec<Range<u64>>> {
         let order = self.order;
         let mut runs = Vec::new();
@@ -445,8 +445,8 @@ impl Refcounts {
         Ok(runs)
     }
 
-    /// Runs of clusters that the commit frees, ascending: OLD in use, NEW zero. Fails as corrupt where
-    /// the state after the commit still references one: its count lied.
+    /// Runs of clusters that the commit frees, ascending: OLD in use, NEW zero. Fails as corrupt
+    /// where the state after the commit still references one: its count lied.
     pub fn freed(&self) -> Result<Vec<Range<u64>>> {
         let mut runs = Vec::new();
         for (index, &slot) in self.slots.iter().enumerate() {
@@ -477,8 +477,8 @@ impl Refcounts {
         Ok(runs)
     }
 
-    /// From now on what the walk did not see is free, even if it is counted: a leak. Without this, a
-    /// full disk whose leaks give no block back would stay full.
+    /// From now on what the walk did not see is free, even if it is counted: a leak. Without this,
+    /// a full disk whose leaks give no block back would stay full.
     pub fn trust_walk(&mut self) {
         self.walk_is_complete = true;
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{MAX_L1_BYTES, autoclear};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, carried, slots};
+use crate::plan::{Goal, Planner, Slot, carried};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {
@@ -49,10 +49,10 @@ impl Image {
         let used =
             usize::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(usize::MAX);
         let needed = usize::try_from(needed).expect("at most 2^22 entries");
-        let mut l1 = slots(planner.active_l1());
+        let mut l1 = planner.active()?;
         let vm_state_slots = l1.len() - used.min(l1.len());
         l1.truncate(used);
-        l1.resize(needed.max(used + vm_state_slots), crate::plan::Slot::Table(0));
+        l1.resize(needed.max(used + vm_state_slots), Slot::NONE);
         // Snapshots that do not say how large their disk was mean the size of today.
         let snapshots = Some(carried(planner.snapshots(), self.header.size));
         let snapshots = snapshots.filter(|s| !s.is_empty() && size != self.header.size);

@@ -64,7 +64,8 @@ impl<'a> Minimum<'a> {
     }
 
     /// Every cluster of the disk gets one reference more, so every table of the disk is read and
-    /// those with COPIED flags lose them. The L1 table is written twice, for the disk and as a copy.
+    /// those with COPIED flags lose them. The L1 table is written twice, for the disk and as a
+    /// copy.
     fn create(&mut self) -> Result<()> {
         let mut changed = HashSet::new();
         for l1_entry in self.disks[0].l1.clone() {

@@ -1,8 +1,9 @@
 //! What an operation wants: the state after the commit.
 
 use crate::format::header::Header;
-use crate::format::mapping::OFFSET_MASK;
 use crate::format::snapshot::SnapshotEntry;
+
+use super::slot::Slot;
 
 /// A snapshot in the state after the commit.
 #[derive(Clone, Debug)]
@@ -18,21 +19,12 @@ pub(crate) enum SnapshotAfter {
     New(SnapshotEntry),
 }
 
-/// What an L1 entry shall name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// An L2 table that exists, or none (0).
-    Table(u64),
-    /// Table `index` of [`Goal::fresh`].
-    Fresh(usize),
-}
-
 /// The state that an operation wants.
 #[derive(Debug)]
 pub(crate) struct Goal {
     /// Virtual size in bytes.
     pub size: u64,
-    /// The active L1 table; none: the active mapping is not touched.
+    /// The active L1 table without flags; none: the active mapping is not touched.
     pub active: Option<Vec<Slot>>,
     /// L2 tables that do not exist yet; their data clusters were taken from [`Plan::refcounts`].
     pub fresh: Vec<Vec<u64>>,
@@ -62,11 +54,18 @@ impl Goal {
     pub fn takes_snapshot(&self) -> Option<usize> {
         self.snapshots.as_ref()?.iter().position(|s| matches!(s, SnapshotAfter::New(_)))
     }
-}
 
-/// L1 entries without their flags.
-pub(crate) fn slots(l1: &[u64]) -> Vec<Slot> {
-    l1.iter().map(|entry| Slot::Table(entry & OFFSET_MASK)).collect()
+    /// For each of the `count` snapshots of the table before, whether it stays.
+    pub fn keeps(&self, count: usize) -> Vec<bool> {
+        let Some(after) = &self.snapshots else { return vec![true; count] };
+        let mut keeps = vec![false; count];
+        for snapshot in after {
+            if let SnapshotAfter::Kept { index, .. } = snapshot {
+                keeps[*index] = true;
+            }
+        }
+        keeps
+    }
 }
 
 /// Every entry as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does.
@@ -77,12 +76,4 @@ pub(crate) fn carried(entries: &[SnapshotEntry], disk_size: u64) -> Vec<Snapshot
         SnapshotAfter::Kept { index, entry }
     };
     entries.iter().enumerate().map(widened).collect()
-}
-
-/// Positions, in the table before, of the snapshots that stay.
-pub(super) fn kept_indices(after: &[SnapshotAfter]) -> impl Iterator<Item = usize> {
-    after.iter().filter_map(|s| match s {
-        SnapshotAfter::Kept { index, .. } => Some(*index),
-        SnapshotAfter::New(_) => None,
-    })
 }

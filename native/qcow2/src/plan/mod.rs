@@ -6,15 +6,32 @@
 //! `a - b`; a table named from both sides alike need not be read. COPIED flags follow from the new
 //! counts; an L2 table whose flags must change is moved, never edited.
 //!
-//! The walk that finds the references also proves, when it covers every L1 table, which clusters
-//! nobody uses. Without that proof space is taken only from holes and past the end of the file, and
-//! nothing is punched.
+//! | file | knows |
+//! |---|---|
+//! | `goal` | what an operation wants |
+//! | `slot` | L1 entries whose tables may have no place yet |
+//! | `tables` | every table but the L2 tables, and what a goal does without |
+//! | `uses` | how often each L2 table is named, before and after |
+//! | `walk` | how L2 tables are read |
+//! | `proof` | the walk over all of them: what it did not see, nobody uses |
+//! | `counts` | NEW counts, by difference or anew |
+//! | `flags` | COPIED, and which tables have to be written because of it |
+//! | `planner` | the order of these steps |
+//!
+//! Nothing here writes, and what can be refused is refused here. The plan goes to `transaction`.
 
+mod counts;
+mod flags;
 mod goal;
 mod planner;
+mod proof;
+mod slot;
+mod tables;
+mod uses;
 mod walk;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::header::Header;
@@ -22,9 +39,11 @@ use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 use crate::refcounts::Refcounts;
 
-pub(crate) use goal::{Goal, Slot, SnapshotAfter, carried, slots};
-pub(crate) use planner::{Planner, check_snapshot_l1};
-pub(crate) use walk::flagged;
+pub(crate) use flags::flagged;
+pub(crate) use goal::{Goal, SnapshotAfter, carried};
+pub(crate) use planner::Planner;
+pub(crate) use slot::{Named, Slot, slots};
+pub(crate) use tables::check_snapshot_l1;
 
 /// An L2 table that the commit writes anew.
 #[derive(Debug)]
@@ -44,15 +63,6 @@ pub(crate) enum TableContent {
     Fresh(Vec<u64>),
 }
 
-/// An L1 entry of a table to be written: COPIED is decided, the place of moved tables is not.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum L1Slot {
-    /// As it is.
-    Entry(u64),
-    /// Table `index` of [`Plan::moved`].
-    Moved(usize),
-}
-
 /// Everything that a commit has to place and write.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -62,10 +72,10 @@ pub(crate) struct Plan {
     pub proven: bool,
     /// L2 tables to write.
     pub moved: Vec<MovedTable>,
-    /// The active L1 table, if it changes.
-    pub active_l1: Option<Vec<L1Slot>>,
-    /// The L1 table of the new snapshot, if there is one.
-    pub snapshot_l1: Option<Vec<L1Slot>>,
+    /// The active L1 table, if it changes, with its flags.
+    pub active_l1: Option<Arc<Vec<Slot>>>,
+    /// The L1 table of the new snapshot, if there is one: the same entries.
+    pub snapshot_l1: Option<Arc<Vec<Slot>>>,
     /// The snapshot table, if it changes; the new snapshot's L1 offset is still open.
     pub snapshots: Option<Vec<SnapshotEntry>>,
     /// Position of the new snapshot.

@@ -2,51 +2,18 @@
 
 use crate::error::Result;
 use crate::format::header::Header;
-use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
+use crate::format::mapping::{COPIED, Mapping};
 use crate::image::Image;
 use crate::refcounts::{Change, Refcounts};
 use crate::storage::Storage;
 
+use super::uses::Use;
+
 /// Neighbouring L2 tables are read together up to this many bytes.
 const READ_BYTES: u64 = 1 << 20;
 
-/// How often an L2 table is named, before and after.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Use {
-    pub offset: u64,
-    pub before: u64,
-    pub after: u64,
-    /// Of `after`: by L1 tables that this commit writes, and which can therefore name a copy.
-    pub movable: u64,
-}
-
-impl Use {
-    /// How the references that the table makes change.
-    pub fn change(&self) -> Change {
-        let count = |n: u64| i64::try_from(n).expect("a number of tables");
-        let delta = count(self.after) - count(self.before);
-        Change { delta, after: self.after, fresh: false }
-    }
-}
-
-/// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
-/// the active disk and the cluster is referenced once. Compressed entries never carry it.
-pub(crate) fn flagged(
-    storage: &dyn Storage,
-    refcounts: &mut Refcounts,
-    entry: u64,
-    cluster_bits: u32,
-    private: bool,
-) -> Result<u64> {
-    let bare = entry & !COPIED;
-    if entry & COMPRESSED != 0 || bare & OFFSET_MASK == 0 || !private {
-        return Ok(bare);
-    }
-    let once = refcounts.is_private(storage, (bare & OFFSET_MASK) >> cluster_bits)?;
-    Ok(bare | if once { COPIED } else { 0 })
-}
-
-/// Reads the wanted tables in the order of the file, neighbours together, and shows each to `visit`.
+/// Reads the wanted tables in the order of the file, neighbours together, and shows each to
+/// `visit`.
 pub(super) fn for_tables(
     image: &Image,
     uses: &[Use],

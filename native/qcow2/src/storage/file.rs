@@ -68,27 +68,6 @@ impl FileStorage {
         Self::settled(file, path)
     }
 
-    /// Opens the file at `path` for writing, as it is, or makes an empty one if there is none
-    /// (`mode` as in `open(2)`). Says whether it was made. Otherwise as [`open`](Self::open).
-    pub fn open_or_create(path: impl AsRef<Path>, mode: u32) -> Result<(Self, bool)> {
-        let path = path.as_ref();
-        let mut create = options(Access::Write);
-        create.create_new(true).mode(mode);
-        // Whoever makes or removes the file in between wins the round.
-        for _ in 0..8 {
-            match Self::open(path, Access::Write) {
-                Err(error) if error.kind() == Kind::NotFound => {}
-                result => return Ok((result?, false)),
-            }
-            match create.open(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => return Ok((Self::settled(result?, path)?, true)),
-            }
-        }
-        // A dangling symbolic link: there is no file, and there is a name.
-        Err(io::Error::from(Errno::NOENT).into())
-    }
-
     /// Takes over a file that is open already: without a name, or with one that does not matter.
     pub fn from_file(file: File) -> Result<Self> {
         let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
@@ -280,9 +259,8 @@ mod tests {
 
     fn image(dir: &tempfile::TempDir) -> (FileStorage, PathBuf) {
         let path = dir.path().join("image");
-        let (storage, created) = FileStorage::open_or_create(&path, 0o644).unwrap();
-        assert!(created);
-        (storage, path)
+        File::create_new(&path).unwrap();
+        (FileStorage::open(&path, Access::Write).unwrap(), path)
     }
 
     #[test]
@@ -309,15 +287,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_not_found_and_a_dangling_link_is_not_filled() {
+    fn a_file_that_is_missing_is_not_found_and_not_made_also_behind_a_link() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("image");
-        let error = FileStorage::open(&path, Access::Write).unwrap_err();
-        assert_eq!((error.kind(), error.reason()), (Kind::NotFound, "No such file or directory"));
-        symlink("elsewhere", &path).unwrap();
-        let error = FileStorage::open_or_create(&path, 0o644).unwrap_err();
-        assert_eq!(error.kind(), Kind::NotFound);
-        assert!(!dir.path().join("elsewhere").exists());
+        let (file, link) = (dir.path().join("image"), dir.path().join("link"));
+        symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            for access in [Access::Read, Access::Write] {
+                let error = FileStorage::open(path, access).unwrap_err();
+                let said = (error.kind(), error.reason());
+                assert_eq!(said, (Kind::NotFound, "No such file or directory"));
+                assert!(!file.exists());
+            }
+        }
+        std::fs::write(&file, "ours").unwrap();
+        let storage = FileStorage::open(&link, Access::Write).unwrap();
+        assert_eq!(storage.len().unwrap(), 4);
     }
 
     #[test]

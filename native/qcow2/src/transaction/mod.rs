@@ -6,8 +6,9 @@
 //! 0. *Nothing is written.* The cache is flushed and the first sector read back from the medium. It
 //!    has to be the one that was parsed: else the two-state argument does not hold, and the image
 //!    is refused as unsettled.
-//! 1. The run: L2 tables, L1 tables, snapshot table, refcount blocks, refcount table, in clusters
-//!    that no state on disk references. A crash leaves the old image and some unused bytes.
+//! 1. The new tables: L2 tables, L1 tables, snapshot table, refcount blocks, refcount table, in
+//!    clusters that no state on disk references. A crash leaves the old image and some unused
+//!    bytes.
 //! 2. The first sector. A crash leaves the old sector or the new one; each names a complete image.
 //! 3. Punches. Losing them loses space, nothing else.
 //!
@@ -16,6 +17,7 @@
 
 mod listing;
 mod place;
+mod space;
 mod write;
 
 use std::io;
@@ -28,20 +30,22 @@ use crate::image::Image;
 use crate::plan::Plan;
 
 pub(crate) use listing::{Listing, commit_listing};
-pub(crate) use place::Space;
 use place::{place, take_back};
-use write::{header_after, write_run};
+pub(crate) use space::Space;
+use write::{header_after, write_tables};
 
 /// Bytes 24 to 71 of the header: size, L1, refcount table, snapshot table.
 pub type CommitFields = [u8; 48];
 
 /// The commit that is about to happen.
 #[derive(Clone, Copy, Debug)]
-pub struct PlannedCommit {
+pub struct PlannedCommit<'a> {
     /// Bytes 24 to 71 of the header now.
     pub before: CommitFields,
     /// The same bytes after the commit.
     pub after: CommitFields,
+    /// The snapshot that the operation is about, as it will be (or was, if it is deleted).
+    pub snapshot: Option<&'a SnapshotEntry>,
 }
 
 /// How a commit is carried out.
@@ -49,22 +53,24 @@ pub struct PlannedCommit {
 pub struct CommitOptions<'a> {
     /// Called when everything but the header is durable. An error means that nothing happened.
     #[allow(clippy::type_complexity, reason = "a callback is named once, here")]
-    pub prepared: Option<&'a mut dyn FnMut(&PlannedCommit) -> Result<()>>,
+    pub prepared: Option<&'a mut dyn FnMut(&PlannedCommit<'_>) -> Result<()>>,
     /// The image is not published yet: its maker flushes once, at the end.
     pub staged: bool,
+    /// What `prepared` is told of the snapshot.
+    pub(crate) snapshot: Option<SnapshotEntry>,
     /// Set when `prepared` refused: its error is the caller's, whatever it looks like.
     pub(crate) was_refused: bool,
 }
 
 impl<'a> CommitOptions<'a> {
     /// A commit that `prepared` is asked about.
-    pub fn asking(prepared: &'a mut dyn FnMut(&PlannedCommit) -> Result<()>) -> Self {
+    pub fn asking(prepared: &'a mut dyn FnMut(&PlannedCommit<'_>) -> Result<()>) -> Self {
         Self { prepared: Some(prepared), ..Self::default() }
     }
 
     fn ask(&mut self, before: &Header, after: &Header) -> Result<()> {
-        let planned =
-            PlannedCommit { before: before.commit_fields(), after: after.commit_fields() };
+        let (before, after) = (before.commit_fields(), after.commit_fields());
+        let planned = PlannedCommit { before, after, snapshot: self.snapshot.as_ref() };
         let Some(prepared) = self.prepared.as_mut() else { return Ok(()) };
         prepared(&planned).inspect_err(|_| self.was_refused = true)
     }
@@ -81,8 +87,12 @@ pub struct Committed {
     pub flushes: u32,
     /// Bytes given back to the file system.
     pub punched_bytes: u64,
-    /// Why freed space could not be given back, where that failed. The commit stands.
+    /// Why freed clusters could not be given back to the file system, where that failed. They are
+    /// free in the image.
     pub punch_failure: Option<io::Error>,
+    /// Why a delete on a full disk could not count anew, where that failed. The snapshot is gone;
+    /// what it used leaks until the next change counts anew.
+    pub recount_failure: Option<Error>,
 }
 
 /// Carries `plan` out. On success the image is durably in its new state, and `image` describes it.
@@ -95,19 +105,26 @@ pub(crate) fn commit(
     options: &mut CommitOptions<'_>,
 ) -> Result<Committed> {
     let mut done = Committed::default();
+    let mut plan = plan;
     let old_header = image.header.clone();
+    let old_bytes = image.file_bytes;
+
+    // Epoch 0: nothing is written. What the medium holds is what was parsed, or there is no old
+    // state to come back to.
     if !options.staged {
         ensure_settled(image, &mut done)?;
     }
-    let old_bytes = image.file_bytes;
-    let mut plan = plan;
+    // Where everything goes is known, and what has no place refused, before the first write.
     let layout = place(image, &mut plan)?;
     let header = header_after(&plan, layout.as_ref());
     let freed = plan.refcounts.freed()?;
 
+    // Epoch 1: the new tables, in clusters that no state on disk references. Any part of it may be on the
+    // medium after a crash, in any order: the sector on the medium is the old one, and nothing that
+    // it leads to has changed.
     let written = (|| {
         if let Some(layout) = &layout {
-            write_run(image, &mut plan, layout, &header, &mut done)?;
+            write_tables(image, &mut plan, layout, &header, &mut done)?;
         }
         if !options.staged {
             flush(image, &mut done)?;
@@ -119,16 +136,20 @@ pub(crate) fn commit(
         return Err(error);
     }
 
+    // Epoch 2: the sector. After a crash the medium holds the old one, and what it leads to is
+    // whole, or the new one, and all that it leads to was flushed before.
     switch(image, &header, options, &mut done).inspect_err(|error| {
         if error.kind() != Kind::Unsettled {
             take_back(image, layout.as_ref(), old_bytes);
         }
     })?;
-
     if let Some(layout) = &layout {
-        image.file_bytes = old_bytes.max(layout.run.end << header.cluster_bits);
+        image.file_bytes = old_bytes.max(layout.end() << header.cluster_bits);
     }
     adopt(image, header);
+
+    // Epoch 3: holes. Until here what is freed belonged to a state that could come back. A crash
+    // leaves some of it allocated: free by its count, and found again by whoever looks for space.
     if plan.proven {
         punch(image, &freed, &mut done);
     }
@@ -154,8 +175,8 @@ fn switch(
         done.written_bytes += SECTOR_BYTES as u64;
         let flushed = if options.staged { Ok(()) } else { flush(image, done) };
         let Err(error) = flushed else { return Ok(()) };
-        // The new sector may be in the cache, in the disk's own cache, or on the medium. Only the old
-        // one, flushed, makes this a refusal: reading it back proves nothing.
+        // The new sector may be in the cache, in the disk's own cache, or on the medium. Only the
+        // old one, flushed, makes this a refusal: reading it back proves nothing.
         (error, restore())
     };
     Err(match restored {
@@ -178,6 +199,14 @@ fn ensure_holds(image: &Image, sector: &[u8; SECTOR_BYTES]) -> io::Result<()> {
 fn adopt(image: &mut Image, header: Header) {
     image.header = header;
     image.header.settle();
+}
+
+impl Image {
+    /// Flushes what earlier writers left in the cache. Fails with [`Kind::Unsettled`] if the medium
+    /// has another header: then a power cut would bring back a state that is not the one seen here.
+    pub fn ensure_settled(&self) -> Result<()> {
+        ensure_settled(self, &mut Committed::default())
+    }
 }
 
 /// Flushes what earlier writers left in the cache and compares the first sector with the medium's.

@@ -1,105 +1,208 @@
 //! Where a commit puts what it writes: clusters that no state on disk references.
+//!
+//! Everything lies in one run, written from end to end, wherever there is such a run. A device that
+//! is nearly full may have none: then each table that has to be contiguous lies by itself, and L2
+//! tables and refcount blocks, which are one cluster each, take what is left. For a power cut that
+//! makes no difference: in epoch 1 nobody looks at any of these clusters.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::io;
 use std::ops::Range;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{Header, MAX_REFCOUNT_TABLE_BYTES};
 use crate::format::snapshot::encode_table;
 use crate::image::Image;
-use crate::plan::{L1Slot, Plan};
+use crate::plan::Plan;
 use crate::refcounts::Refcounts;
 use crate::storage::Storage;
 
-/// A sector that a disk writes at once may be this large; nothing of ours shares one with others.
-const PAGE_BYTES: u64 = 4096;
+use super::space::{Space, no_space};
 
 /// Where everything of a plan goes, in clusters.
 pub(super) struct Layout {
-    pub run: Range<u64>,
-    pub moved: Range<u64>,
+    /// L2 tables, in the order of [`Plan::moved`].
+    pub moved: Vec<u64>,
     pub active_l1: Range<u64>,
     pub snapshot_l1: Range<u64>,
     pub snapshots: Range<u64>,
-    /// Indices of the blocks, in the order of `block_clusters`.
-    pub blocks: Vec<usize>,
-    pub block_clusters: Range<u64>,
+    /// Index of each refcount block, and where it goes.
+    pub blocks: Vec<(usize, u64)>,
     pub table: Range<u64>,
+}
+
+/// How many clusters a plan needs, by what they are for.
+#[derive(Clone, Copy)]
+struct Needs {
+    moved: u64,
+    active_l1: u64,
+    snapshot_l1: u64,
+    snapshots: u64,
+    blocks: u64,
+    table: u64,
+}
+
+impl Needs {
+    /// What the plan says. How many blocks change, and so how long their table is, depends on where
+    /// everything goes.
+    fn of(plan: &Plan, cluster_bytes: u64) -> Self {
+        let clusters = |bytes: usize| (bytes as u64).div_ceil(cluster_bytes);
+        Self {
+            moved: plan.moved.len() as u64,
+            active_l1: plan.active_l1.as_ref().map_or(0, |l1| clusters(l1.len() * 8)),
+            snapshot_l1: plan.snapshot_l1.as_ref().map_or(0, |l1| clusters(l1.len() * 8)),
+            snapshots: plan.snapshots.as_ref().map_or(0, |rows| clusters(encode_table(rows).len())),
+            blocks: 0,
+            table: 0,
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.moved + self.active_l1 + self.snapshot_l1 + self.snapshots + self.blocks + self.table
+    }
+}
+
+impl Layout {
+    /// Finds a place for everything, `blocks` being the refcount blocks that change. Nothing is
+    /// taken yet.
+    fn find(
+        space: &Space,
+        storage: &dyn Storage,
+        refcounts: &mut Refcounts,
+        needs: Needs,
+        blocks: Vec<usize>,
+    ) -> Result<Self> {
+        match space.find_beside(storage, refcounts, &[], needs.total())? {
+            Some(start) => Ok(Self::together(start, needs, blocks)),
+            None => Self::apart(space, storage, refcounts, needs, blocks),
+        }
+    }
+
+    /// One run from `start` on.
+    fn together(start: u64, needs: Needs, blocks: Vec<usize>) -> Self {
+        let mut next = start;
+        let mut take = |count| {
+            let range = next..next + count;
+            next = range.end;
+            range
+        };
+        Self {
+            moved: take(needs.moved).collect(),
+            active_l1: take(needs.active_l1),
+            snapshot_l1: take(needs.snapshot_l1),
+            snapshots: take(needs.snapshots),
+            blocks: blocks.into_iter().zip(take(needs.blocks)).collect(),
+            table: take(needs.table),
+        }
+    }
+
+    /// Each table by itself, the longest first, because it fits in the fewest places.
+    fn apart(
+        space: &Space,
+        storage: &dyn Storage,
+        refcounts: &mut Refcounts,
+        needs: Needs,
+        blocks: Vec<usize>,
+    ) -> Result<Self> {
+        let counts = [needs.active_l1, needs.snapshot_l1, needs.snapshots, needs.table];
+        let mut order = [0, 1, 2, 3];
+        order.sort_by_key(|&table| Reverse(counts[table]));
+        let mut places = [const { 0..0 }; 4];
+        let mut chosen = Vec::new();
+        for table in order {
+            let count = counts[table];
+            let found = space.find_beside(storage, refcounts, &chosen, count)?;
+            let start = found.ok_or_else(no_space)?;
+            chosen.push(start..start + space.padded(count));
+            places[table] = start..start + count;
+        }
+        let [active_l1, snapshot_l1, snapshots, table] = places;
+        let count = needs.moved + needs.blocks;
+        let singles = space.find_scattered(storage, refcounts, &chosen, count)?;
+        let mut singles = singles.into_iter().flatten();
+        let moved = (0..needs.moved).zip(&mut singles).map(|(_, cluster)| cluster).collect();
+        let blocks = blocks.into_iter().zip(singles).collect();
+        Ok(Self { moved, active_l1, snapshot_l1, snapshots, blocks, table })
+    }
+
+    /// Everything, as ascending runs.
+    pub fn runs(&self) -> Vec<Range<u64>> {
+        let tables = [&self.active_l1, &self.snapshot_l1, &self.snapshots, &self.table];
+        let singles = self.moved.iter().chain(self.blocks.iter().map(|(_, cluster)| cluster));
+        let singles = singles.map(|&cluster| cluster..cluster + 1);
+        let mut runs: Vec<_> = tables.into_iter().cloned().chain(singles).collect();
+        runs.retain(|run| !run.is_empty());
+        runs.sort_unstable_by_key(|run| run.start);
+        runs.dedup_by(|next, run| {
+            let is_neighbour = run.end == next.start;
+            if is_neighbour {
+                run.end = next.end;
+            }
+            is_neighbour
+        });
+        runs
+    }
+
+    /// What follows the last cluster.
+    pub fn end(&self) -> u64 {
+        self.runs().last().map_or(0, |run| run.end)
+    }
 }
 
 /// Finds a place for everything, counts it, and takes the replaced refcount structures off. None
 /// where only the header changes.
 ///
-/// The length of the run depends on how many refcount blocks change, and those on where the run is:
+/// What is needed depends on how many refcount blocks change, and those on where everything goes:
 /// both only grow until they agree.
 pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     let header = &image.header;
     let storage = image.storage();
     let cluster_bytes = header.cluster_bytes();
-    let clusters = |bytes: usize| (bytes as u64).div_ceil(cluster_bytes);
-    let l1 = |l1: &Option<Vec<L1Slot>>| l1.as_ref().map_or(0, |l1| clusters(l1.len() * 8));
-    let lengths = [
-        plan.moved.len() as u64,
-        l1(&plan.active_l1),
-        l1(&plan.snapshot_l1),
-        plan.snapshots.as_ref().map_or(0, |entries| clusters(encode_table(entries).len())),
-    ];
-    let fixed: u64 = lengths.iter().sum();
-    if fixed == 0 && plan.refcounts.dirty_blocks().is_empty() {
+    let mut needs = Needs::of(plan, cluster_bytes);
+    if needs.total() == 0 && plan.refcounts.dirty_blocks().is_empty() {
         return Ok(None);
     }
     let table = header.refcount_table_offset >> header.cluster_bits;
-    let table = table..table + u64::from(header.refcount_table_clusters);
-    plan.refcounts.add(storage, table, -1)?;
+    let old_table = table..table + u64::from(header.refcount_table_clusters);
+    let refcounts = &mut plan.refcounts;
+    refcounts.add(storage, old_table.clone(), -1)?;
 
     let space = Space::of(image, plan.proven)?;
     let mut released = BTreeSet::new();
-    let (start, blocks, table_clusters) = loop {
-        release_blocks(storage, header, &mut plan.refcounts, &mut released)?;
-        let blocks = plan.refcounts.dirty_blocks();
-        let entries = plan.refcounts.table_entries();
-        let table_clusters = clusters(entries * 8).max(u64::from(header.refcount_table_clusters));
-        let count = fixed + blocks.len() as u64 + table_clusters;
-        let start = space.find(storage, &mut plan.refcounts, count)?;
-        plan.refcounts.cover(storage, start..start + count)?;
-        if plan.refcounts.table_entries() == entries
-            && plan.refcounts.dirty_blocks().len() == blocks.len()
+    let layout = loop {
+        release_blocks(storage, header, refcounts, &mut released)?;
+        let blocks = refcounts.dirty_blocks();
+        let entries = refcounts.table_entries();
+        needs.blocks = blocks.len() as u64;
+        needs.table = (entries as u64 * 8).div_ceil(cluster_bytes);
+        needs.table = needs.table.max(old_table.end - old_table.start);
+        let layout = Layout::find(&space, storage, refcounts, needs, blocks)?;
+        for run in layout.runs() {
+            refcounts.cover(storage, run)?;
+        }
+        if refcounts.table_entries() == entries
+            && refcounts.dirty_blocks().len() == layout.blocks.len()
         {
-            break (start, blocks, table_clusters);
+            break layout;
         }
     };
-    if u32::try_from(table_clusters).is_err()
-        || table_clusters * cluster_bytes > MAX_REFCOUNT_TABLE_BYTES
+    if u32::try_from(needs.table).is_err() || needs.table * cluster_bytes > MAX_REFCOUNT_TABLE_BYTES
     {
         return Err(Error::new(Kind::TooLarge, "File too large"));
     }
-
-    let mut next = start;
-    let mut take = |count: u64| {
-        let range = next..next + count;
-        next = range.end;
-        range
-    };
-    let [moved, active_l1, snapshot_l1, snapshots] = lengths.map(&mut take);
-    let block_clusters = take(blocks.len() as u64);
-    let table = take(table_clusters);
-    let layout = Layout {
-        run: start..table.end,
-        moved,
-        active_l1,
-        snapshot_l1,
-        snapshots,
-        blocks,
-        block_clusters,
-        table,
-    };
-    plan.refcounts.take(storage, layout.run.clone())?;
-    for (cluster, table) in layout.moved.clone().zip(&plan.moved) {
-        let names = i64::try_from(table.names).expect("a number of tables");
-        plan.refcounts.add(storage, cluster..cluster + 1, names)?;
+    for run in layout.runs() {
+        refcounts.take(storage, run)?;
     }
-    plan.refcounts.add(storage, layout.moved.end..layout.run.end, 1)?;
+    for (&cluster, table) in layout.moved.iter().zip(&plan.moved) {
+        let names = i64::try_from(table.names).expect("fewer than 2^38");
+        refcounts.add(storage, cluster..cluster + 1, names)?;
+    }
+    for &(_, cluster) in &layout.blocks {
+        refcounts.add(storage, cluster..cluster + 1, 1)?;
+    }
+    for table in [&layout.active_l1, &layout.snapshot_l1, &layout.snapshots, &layout.table] {
+        refcounts.add(storage, table.clone(), 1)?;
+    }
     Ok(Some(layout))
 }
 
@@ -127,73 +230,15 @@ fn release_blocks(
     }
 }
 
-/// Where new clusters may be placed.
-pub(crate) struct Space {
-    /// Cluster ranges that may be used, ascending.
-    candidates: Vec<Range<u64>>,
-    /// Clusters that share a page with each other.
-    align: u64,
-}
-
-impl Space {
-    /// With a proof, whatever is free; without, holes of the file and what lies past its end.
-    pub fn of(image: &Image, proven: bool) -> Result<Self> {
-        let header = &image.header;
-        let bits = header.cluster_bits;
-        let align = (PAGE_BYTES >> bits).max(1);
-        let file_clusters = image.file_bytes.div_ceil(header.cluster_bytes());
-        let end =
-            if image.storage.has_fixed_len() { image.file_bytes >> bits } else { 1 << (56 - bits) };
-        let candidates = if proven {
-            std::iter::once(align..end).collect()
-        } else {
-            let mut holes = Vec::new();
-            let mut at = align;
-            for data in image.storage.data_ranges(0..image.file_bytes)? {
-                let hole = at..data.start >> bits;
-                if !hole.is_empty() {
-                    holes.push(hole);
-                }
-                at = data.end.div_ceil(header.cluster_bytes()).max(align);
-            }
-            // A hole at the end of the file and what lies beyond are one.
-            let tail = if image.storage.has_fixed_len() { at } else { at.min(file_clusters) };
-            holes.push(tail..end);
-            holes
-        };
-        Ok(Self { candidates, align })
-    }
-
-    /// First of `count` neighbouring clusters that may be written now.
-    pub fn find(
-        &self,
-        storage: &dyn Storage,
-        refcounts: &mut Refcounts,
-        count: u64,
-    ) -> Result<u64> {
-        let padded = count.next_multiple_of(self.align);
-        for candidate in &self.candidates {
-            if let Some(start) =
-                refcounts.find_free(storage, candidate.clone(), padded, self.align)?
-            {
-                return Ok(start);
-            }
-        }
-        Err(no_space())
-    }
-}
-
-fn no_space() -> Error {
-    Error::from(io::Error::from_raw_os_error(libc::ENOSPC))
-}
-
 /// Gives back what a refused commit wrote. Nobody references it; failing here costs only space.
 pub(super) fn take_back(image: &Image, layout: Option<&Layout>, old_bytes: u64) {
     let Some(layout) = layout else { return };
     let bits = image.header.cluster_bits;
     let _ = image.storage.set_len(old_bytes);
-    let (start, end) = (layout.run.start << bits, (layout.run.end << bits).min(old_bytes));
-    if start < end {
-        let _ = image.storage.punch(start..end);
+    for run in layout.runs() {
+        let (start, end) = (run.start << bits, (run.end << bits).min(old_bytes));
+        if start < end {
+            let _ = image.storage.punch(start..end);
+        }
     }
 }

@@ -1,18 +1,21 @@
-//! Writing the run: everything of a plan but the header.
+//! Writing everything of a plan but the header.
 
 use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::mapping;
 use crate::format::snapshot::encode_table;
 use crate::image::Image;
-use crate::plan::{L1Slot, Plan, TableContent, flagged};
+use crate::plan::{Named, Plan, Slot, TableContent, flagged};
 use crate::storage::Storage;
 
 use super::Committed;
 use super::place::Layout;
 
-/// The run is written in pieces of this many bytes.
+/// Writes are collected up to this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// An L1 table, which may have 32 MiB, is encoded in pieces of this many entries.
+const L1_PIECE_ENTRIES: usize = 8192;
 
 /// The header after the commit.
 pub(super) fn header_after(plan: &Plan, layout: Option<&Layout>) -> Header {
@@ -34,24 +37,57 @@ pub(super) fn header_after(plan: &Plan, layout: Option<&Layout>) -> Header {
     header
 }
 
-/// Collects small pieces into large sequential writes.
+/// Collects what lies together into large sequential writes.
 struct Writer<'a> {
     storage: &'a dyn Storage,
+    cluster_bytes: u64,
+    /// Not written yet; belongs to `offset`.
     buffer: Vec<u8>,
     offset: u64,
     written: u64,
 }
 
-impl Writer<'_> {
-    fn push(&mut self, bytes: &[u8], cluster_bytes: u64) -> Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        let padded = (self.buffer.len() as u64).next_multiple_of(cluster_bytes);
-        self.buffer.resize(usize::try_from(padded).expect("bounded"), 0);
-        if self.buffer.len() >= WRITE_BYTES { self.finish() } else { Ok(()) }
+impl<'a> Writer<'a> {
+    fn new(storage: &'a dyn Storage, cluster_bytes: u64) -> Self {
+        Self { storage, cluster_bytes, buffer: Vec::new(), offset: 0, written: 0 }
     }
 
-    fn finish(&mut self) -> Result<()> {
-        self.storage.write_at(&self.buffer, self.offset)?;
+    /// Fills the last cluster up with zeros; a table follows at `cluster`.
+    fn begin(&mut self, cluster: u64) -> Result<()> {
+        let begin = cluster * self.cluster_bytes;
+        let end = self.pad();
+        if begin != end || self.buffer.len() >= WRITE_BYTES {
+            self.flush()?;
+            self.offset = begin;
+        }
+        Ok(())
+    }
+
+    /// A piece of the table.
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// The last table is complete. Returns how many bytes were written.
+    fn finish(mut self) -> Result<u64> {
+        self.pad();
+        self.flush()?;
+        Ok(self.written)
+    }
+
+    /// Fills the last cluster up. Returns where it ends.
+    fn pad(&mut self) -> u64 {
+        let end = (self.offset + self.buffer.len() as u64).next_multiple_of(self.cluster_bytes);
+        let length = usize::try_from(end - self.offset).expect("bounded by a table's piece");
+        self.buffer.resize(length, 0);
+        end
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            self.storage.write_at(&self.buffer, self.offset)?;
+        }
         self.offset += self.buffer.len() as u64;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
@@ -60,7 +96,7 @@ impl Writer<'_> {
 }
 
 /// Writes everything but the header.
-pub(super) fn write_run(
+pub(super) fn write_tables(
     image: &Image,
     plan: &mut Plan,
     layout: &Layout,
@@ -70,14 +106,13 @@ pub(super) fn write_run(
     let bits = header.cluster_bits;
     let cluster_bytes = header.cluster_bytes();
     let storage = image.storage();
-    let end = layout.run.end << bits;
+    let end = layout.end() << bits;
     if end > storage.len()? {
         storage.set_len(end)?;
     }
-    let mut writer =
-        Writer { storage, buffer: Vec::new(), offset: layout.run.start << bits, written: 0 };
+    let mut writer = Writer::new(storage, cluster_bytes);
 
-    for table in &plan.moved {
+    for (table, &cluster) in plan.moved.iter().zip(&layout.moved) {
         let mut bytes = match &table.content {
             TableContent::Fresh(entries) => mapping::encode_table(entries, 0),
             TableContent::At(offset) => {
@@ -89,44 +124,45 @@ pub(super) fn write_run(
             let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.names == 1)?;
             *slot = entry.to_be_bytes();
         }
-        writer.push(&bytes, cluster_bytes)?;
+        writer.begin(cluster)?;
+        writer.push(&bytes)?;
     }
-    for l1 in [&plan.active_l1, &plan.snapshot_l1].into_iter().flatten() {
-        let entries: Vec<u64> = l1
-            .iter()
-            .map(|slot| match *slot {
-                L1Slot::Entry(entry) => entry,
-                L1Slot::Moved(index) => {
-                    let private = plan.moved[index].names == 1;
-                    let offset = (layout.moved.start + index as u64) << bits;
-                    offset | if private { mapping::COPIED } else { 0 }
-                }
-            })
-            .collect();
-        writer.push(&mapping::encode_table(&entries, 0), cluster_bytes)?;
+    let l1_entry = |slot: &Slot| match slot.get() {
+        Named::Entry(entry) => entry,
+        Named::New(index) => {
+            let is_private = plan.moved[index].names == 1;
+            layout.moved[index] << bits | if is_private { mapping::COPIED } else { 0 }
+        }
+    };
+    let l1_tables =
+        [(&plan.active_l1, &layout.active_l1), (&plan.snapshot_l1, &layout.snapshot_l1)];
+    for (l1, place) in l1_tables {
+        let Some(l1) = l1.as_ref().filter(|l1| !l1.is_empty()) else { continue };
+        writer.begin(place.start)?;
+        for piece in l1.chunks(L1_PIECE_ENTRIES) {
+            let entries: Vec<u64> = piece.iter().map(l1_entry).collect();
+            writer.push(&mapping::encode_table(&entries, 0))?;
+        }
     }
-    if let Some(entries) = &mut plan.snapshots {
+    if let Some(entries) = plan.snapshots.as_mut().filter(|entries| !entries.is_empty()) {
         if let Some(index) = plan.new_snapshot {
             // A disk of size 0 has an L1 table without entries: any place inside the file will do.
             entries[index].l1_offset = layout.snapshot_l1.start << bits;
             entries[index].l1_entries = header.l1_entries;
         }
-        writer.push(&encode_table(entries), cluster_bytes)?;
+        writer.begin(layout.snapshots.start)?;
+        writer.push(&encode_table(entries))?;
     }
-    let moved: Vec<(usize, u64)> = layout
-        .blocks
-        .iter()
-        .zip(layout.block_clusters.clone())
-        .map(|(&index, cluster)| (index, cluster << bits))
-        .collect();
-    for &(index, _) in &moved {
-        writer.push(plan.refcounts.block_bytes(index).0, cluster_bytes)?;
+    for &(index, cluster) in &layout.blocks {
+        writer.begin(cluster)?;
+        writer.push(plan.refcounts.block_bytes(index).0)?;
     }
-    let table = plan.refcounts.table_with(&moved);
+    let blocks: Vec<_> = layout.blocks.iter().map(|&(index, at)| (index, at << bits)).collect();
+    let table = plan.refcounts.table_with(&blocks);
     let table_bytes = (layout.table.end - layout.table.start) * cluster_bytes;
     let table_bytes = usize::try_from(table_bytes).expect("at most 8 MiB");
-    writer.push(&mapping::encode_table(&table, table_bytes), cluster_bytes)?;
-    writer.finish()?;
-    done.written_bytes += writer.written;
+    writer.begin(layout.table.start)?;
+    writer.push(&mapping::encode_table(&table, table_bytes))?;
+    done.written_bytes += writer.finish()?;
     Ok(())
 }

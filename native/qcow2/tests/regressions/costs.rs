@@ -1,5 +1,6 @@
 //! Small files must not be expensive, and many targets not impossible.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::process::Command;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qcow2::clone::{Selection, Strategy, clone_image};
+use qcow2::clone::{Selection, Strategy, Wanted, clone_image};
 use qcow2::storage::{Access, FileStorage, RecordingStorage, SparseImage, Storage};
-use qcow2::{CommitOptions, Image, NewSnapshot};
+use qcow2::{Bitmaps, CommitOptions, Image, NewImage, NewSnapshot, create};
 
 use crate::support::fixtures::{Format, empty};
 use crate::support::layout::{Layout, put64};
@@ -139,8 +140,8 @@ fn a_copy_does_not_write_refcount_blocks_that_count_nothing() {
     for (name, selection) in [("1", Selection::ActiveDisk), ("2", Selection::Everything)] {
         let targets = [workshop.path(name)];
         let begin = Instant::now();
-        let clones =
-            clone_image(&source, &targets, selection, Strategy::Copy, &mut |_, _| {}).unwrap();
+        let wanted = Wanted { selection, strategy: Strategy::Copy, ..Wanted::default() };
+        let clones = clone_image(&source, &targets, wanted, &mut |_, _| {}).unwrap();
         let duration = begin.elapsed();
         assert!(clones[0].copied_bytes <= MIB, "{} bytes copied", clones[0].copied_bytes);
         let target = FileStorage::open(&targets[0], Access::Read).unwrap();
@@ -196,6 +197,44 @@ fn a_rename_does_not_read_l1_tables_that_are_holes() {
     assert_eq!((entries.len() as u64, entries[7].name.as_slice()), (SNAPSHOTS, &b"renamed"[..]));
 }
 
+const LARGEST_L1: &str = "CALQUE_TEST_LARGEST_L1";
+
+/// The L1 table of a disk of 128 GiB with clusters of 512 bytes has 32 MiB. A snapshot kept seven of
+/// it in memory at once: the table, what it shall be, for the disk and for the snapshot, and both
+/// as bytes.
+#[test]
+fn a_change_keeps_the_longest_l1_table_in_memory_once() {
+    if let Some(path) = std::env::var_os(LARGEST_L1) {
+        let options = &mut CommitOptions::default();
+        let storage = FileStorage::open(path, Access::Write).unwrap();
+        let mut image = Image::open(Box::new(storage)).unwrap();
+        let new = NewSnapshot { name: b"new", least_id: 0, date_sec: 0, date_nsec: 0 };
+        image.create_snapshot(&new, options).unwrap();
+        image.rename_snapshot(b"new", b"renamed", options).unwrap();
+        image.apply_snapshot(b"renamed", Bitmaps::Refuse, options).unwrap();
+        image.delete_snapshot(b"renamed", options).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+        return;
+    }
+    let workshop = Workshop::new();
+    let path = workshop.path("image.qcow2");
+    let storage = FileStorage::from_file(File::create(&path).unwrap()).unwrap();
+    let new = NewImage { size: 128 << 30, cluster_bytes: 512, ..NewImage::default() };
+    create(&storage, &new).unwrap();
+    // The memory belongs to a process, so the work is done by one of its own: this test, again.
+    let this = std::thread::current().name().unwrap().to_owned();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &this, "--nocapture"])
+        .env(LARGEST_L1, &path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let peak = text.split_once("VmHWM:").expect(&text).1.split_whitespace().next().unwrap();
+    let peak = peak.parse::<u64>().unwrap() * KIB;
+    assert!(peak < 64 * MIB, "{peak} bytes of memory");
+}
+
 const TARGETS: usize = 1000;
 const IN_CHILD: &str = "CALQUE_TEST_FEW_DESCRIPTORS";
 
@@ -208,8 +247,7 @@ fn a_thousand_clones_need_no_more_descriptors_than_a_shell_gives() {
         let source = FileStorage::open(directory.join("image.qcow2"), Access::Read).unwrap();
         let target = |number| directory.join(format!("clone-{number:04}"));
         let targets: Vec<_> = (0..TARGETS).map(target).collect();
-        let selection = Selection::ActiveDisk;
-        let clones = clone_image(&source, &targets, selection, Strategy::Auto, &mut |_, _| {});
+        let clones = clone_image(&source, &targets, Wanted::default(), &mut |_, _| {});
         assert_eq!(clones.unwrap().len(), TARGETS);
         return;
     }

@@ -61,6 +61,7 @@ fn cycle(image: &mut Image) -> Result<()> {
     image.rename_snapshot(b"new", b"renamed", &mut CommitOptions::default())?;
     let done = image.delete_snapshot(b"renamed", &mut CommitOptions::default())?;
     assert!(done.punch_failure.is_none(), "{:?}", done.punch_failure);
+    assert!(done.recount_failure.is_none(), "{:?}", done.recount_failure);
     Ok(())
 }
 

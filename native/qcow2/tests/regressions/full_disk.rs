@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use qcow2::storage::{Operation as Logged, RecordingStorage};
-use qcow2::{Bitmaps, CommitOptions, Committed, Error, Image, Kind, NewSnapshot, Result};
+use qcow2::{
+    Bitmaps, CommitOptions, Committed, Error, Image, Kind, NewSnapshot, PlannedCommit, Result,
+};
 
 use crate::support::fixtures::{Fixture, overwritten};
 use crate::support::{Random, oracle, seed};
@@ -23,7 +25,7 @@ fn open(fixture: &Fixture, is_full: bool) -> (RecordingStorage, Image) {
 /// Deletes `name`; `prepared` answers with `answer` and is counted.
 fn delete(image: &mut Image, name: &str, answer: fn() -> Result<()>) -> (Result<Committed>, u32) {
     let calls = Cell::new(0);
-    let mut prepared = |_: &_| {
+    let mut prepared = |_: &PlannedCommit<'_>| {
         calls.set(calls.get() + 1);
         answer()
     };
@@ -77,6 +79,7 @@ fn a_delete_on_a_full_disk_asks_once() {
                 Ok(committed) => {
                     assert_eq!(calls, 1, "{what}");
                     assert!(committed.punch_failure.is_none(), "{what}");
+                    assert!(committed.recount_failure.is_none(), "{what}");
                     assert!(oracle::audit(&storage.durable()).unwrap().is_clean(), "{what}");
                     done += 1;
                 }
@@ -108,7 +111,7 @@ fn every_operation_asks_once() {
         for (name, change) in changes {
             let (_, mut image) = fixture.open();
             let mut calls = 0;
-            let mut prepared = |_: &_| {
+            let mut prepared = |_: &PlannedCommit<'_>| {
                 calls += 1;
                 Ok(())
             };

@@ -1,0 +1,96 @@
+//! NEW counts, in one of two ways: by difference, or anew.
+//!
+//! | way | begins with | reads | when |
+//! |---|---|---|---|
+//! | difference | OLD | L2 tables whose references change | as a rule |
+//! | anew | nothing | every L2 table that stays | the goal wants it, or something leaks |
+//!
+//! Both end with counts of everything but what the commit places; the refcount table and the blocks
+//! that change are still counted where they stand, and taken off there when they are written
+//! elsewhere.
+
+use crate::error::{Error, Kind, Result};
+use crate::refcounts::Change;
+
+use super::goal::Goal;
+use super::planner::Planner;
+use super::proof::{Counting, Walked};
+use super::slot::Named;
+use super::tables;
+use super::uses::{self, Use};
+use super::walk::{for_tables, reference_entries};
+
+impl Planner<'_> {
+    /// Counts by difference: a table that the goal names more often than the disk, or less, takes
+    /// what it maps along; a table that goes loses the one reference that it has.
+    pub(super) fn count_differences(&mut self, goal: &Goal, uses: &[Use]) -> Result<Walked> {
+        let walked = self.walk(goal, uses, Counting::Differences)?;
+        let goes = tables::goes(goal, self.snapshots.len());
+        for table in self.tables.iter().filter(|table| goes(table)) {
+            self.refcounts.add(self.storage, table.clusters.clone(), -1)?;
+        }
+        Ok(walked)
+    }
+
+    /// Counts anew: the tables that stay, and what the goal references. Snapshots that go need not
+    /// be read, and counts that were too high come down. That may be under the active tables too,
+    /// whose flags must follow: so the goal rewrites the active L1 table.
+    pub(super) fn count_anew(&mut self, goal: &mut Goal, uses: &mut [Use]) -> Result<()> {
+        if goal.active.is_none() {
+            let active = self.active()?;
+            for slot in &active {
+                if let Named::Entry(offset @ 1..) = slot.get() {
+                    let index = uses::find(uses, offset).ok_or_else(changed)?;
+                    uses[index].names.movable += 1;
+                }
+            }
+            goal.active = Some(active);
+        }
+        let header = &self.image.header;
+        let (storage, refcounts) = (self.storage, &mut self.refcounts);
+        refcounts.clear(storage)?;
+        let goes = tables::goes(goal, self.snapshots.len());
+        for table in self.tables.iter().filter(|table| !goes(table)) {
+            refcounts.add(storage, table.clusters.clone(), 1)?;
+        }
+        let stays = |u: &Use| u.names.after > 0;
+        for u in uses.iter().filter(|u| stays(u)) {
+            refcounts.add(storage, u.place(header), uses::signed(u.names.after))?;
+        }
+        for_tables(self.image, uses, stays, |index, table| {
+            let Use { offset, names } = uses[index];
+            let delta = uses::signed(names.after);
+            let change = Change { delta, after: names.after, fresh: false };
+            reference_entries(storage, refcounts, table, header, offset, change)?;
+            Ok(())
+        })?;
+        self.reference_fresh(goal, Change { delta: 1, after: 1, fresh: true })
+    }
+}
+
+/// Somebody writes who does not respect locks: what was read twice was not the same.
+fn changed() -> Error {
+    Error::new(Kind::Busy, "The image changed while it was read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Image;
+    use crate::storage::{RecordingStorage, Storage};
+    use crate::{NewImage, create};
+
+    #[test]
+    fn a_mapping_that_changes_while_it_is_read_is_refused() {
+        let storage = RecordingStorage::new();
+        create(&storage, &NewImage { size: 1 << 20, ..NewImage::default() }).unwrap();
+        let image = Image::open(Box::new(storage.clone())).unwrap();
+        let mut planner = Planner::new(&image).unwrap();
+        let mut goal = Goal::same(&image.header);
+        let mut uses = uses::count(&image, planner.snapshots(), &goal).unwrap();
+        storage.write_at(&(1_u64 << 20).to_be_bytes(), image.header.l1_offset).unwrap();
+        let error = planner.count_anew(&mut goal, &mut uses).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        assert_eq!(error.reason(), "The image changed while it was read");
+    }
+}

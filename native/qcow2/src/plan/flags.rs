@@ -1,0 +1,156 @@
+//! COPIED flags: what they must say after the commit, and which tables have to be written for it.
+//!
+//! The format's rule: in the active mapping COPIED is set if and only if the count is exactly one.
+//! A guest writes in place wherever it is set, so a flag that is wrong by one writes into a
+//! snapshot. Tables that only snapshots name may say anything.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::format::header::MAX_L1_BYTES;
+use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK};
+use crate::refcounts::{Refcounts, too_low};
+use crate::storage::Storage;
+
+use super::goal::Goal;
+use super::planner::Planner;
+use super::slot::{Named, Slot};
+use super::tables;
+use super::uses::{self, Use};
+use super::walk::for_tables;
+
+/// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
+/// the active disk and the cluster is referenced once. Compressed entries never carry it.
+pub(crate) fn flagged(
+    storage: &dyn Storage,
+    refcounts: &mut Refcounts,
+    entry: u64,
+    cluster_bits: u32,
+    private: bool,
+) -> Result<u64> {
+    let bare = entry & !COPIED;
+    if entry & COMPRESSED != 0 || bare & OFFSET_MASK == 0 || !private {
+        return Ok(bare);
+    }
+    let once = refcounts.is_private(storage, (bare & OFFSET_MASK) >> cluster_bits)?;
+    Ok(bare | if once { COPIED } else { 0 })
+}
+
+/// Where each L2 table goes: for each use, its position among the tables to be written; none where
+/// it stays.
+pub(super) struct Moves(Vec<Option<usize>>);
+
+impl Moves {
+    /// How many tables move.
+    pub fn count(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    /// The uses whose tables move, in the order in which they are written.
+    pub fn of<'a>(&'a self, uses: &'a [Use]) -> impl Iterator<Item = &'a Use> {
+        uses.iter().zip(&self.0).filter(|(_, place)| place.is_some()).map(|(u, _)| u)
+    }
+}
+
+/// The L1 tables that a commit writes.
+#[derive(Default)]
+pub(super) struct Links {
+    pub active: Option<Arc<Vec<Slot>>>,
+    pub snapshot: Option<Arc<Vec<Slot>>>,
+}
+
+impl Planner<'_> {
+    /// Decides which L2 tables have to be written elsewhere because their flags change, and takes
+    /// their references off the old place. NEW counts are final but for tables.
+    pub(super) fn choose_moves(&mut self, uses: &[Use], any_copied: &[bool]) -> Result<Moves> {
+        let header = &self.image.header;
+        let (storage, refcounts) = (self.storage, &mut self.refcounts);
+        let mut must_move: Vec<bool> = uses
+            .iter()
+            .zip(any_copied)
+            .map(|(u, any_copied)| u.names.movable > 0 && u.names.after > 1 && *any_copied)
+            .collect();
+        let private = |u: &Use| u.names.movable > 0 && u.names.after == 1;
+        for_tables(self.image, uses, private, |index, table| {
+            // Every entry is looked at: a count that is too low has to be refused before any write.
+            for entry in table.as_chunks::<8>().0 {
+                let entry = u64::from_be_bytes(*entry);
+                let flagged = flagged(storage, refcounts, entry, header.cluster_bits, true)?;
+                must_move[index] |= flagged != entry;
+            }
+            Ok(())
+        })?;
+        let mut count = 0;
+        let mut moves = vec![None; uses.len()];
+        for (index, u) in uses.iter().enumerate() {
+            let leaving = if must_move[index] { u.names.movable } else { 0 };
+            if u.names.after > leaving {
+                refcounts.keep(storage, u.place(header))?;
+            }
+            if leaving > 0 {
+                refcounts.add(storage, u.place(header), -uses::signed(leaving))?;
+                moves[index] = Some(count);
+                count += 1;
+            }
+        }
+        Ok(Moves(moves))
+    }
+
+    /// The active L1 table, where it changes, and that of the new snapshot, where there is one.
+    /// Takes the goal's: it is large.
+    pub(super) fn link(&mut self, goal: &mut Goal, uses: &[Use], moves: &Moves) -> Result<Links> {
+        let Some(mut l1) = goal.active.take() else { return Ok(Links::default()) };
+        if l1.len() as u64 * 8 > MAX_L1_BYTES {
+            return Err(Error::new(Kind::TooLarge, "Image is too big"));
+        }
+        let fresh_at = moves.count();
+        for slot in &mut l1 {
+            *slot = match slot.get() {
+                Named::Entry(0) => continue,
+                Named::New(index) => Slot::new(fresh_at + index),
+                Named::Entry(offset) => {
+                    let index = uses::find(uses, offset).expect("every table was counted");
+                    match moves.0[index] {
+                        Some(place) => Slot::new(place),
+                        None => Slot::entry(self.l1_entry(&uses[index])?),
+                    }
+                }
+            };
+        }
+        let is_as_before = self.is_active(&l1)?;
+        let l1 = Arc::new(l1);
+        let snapshot = goal.takes_snapshot().map(|_| Arc::clone(&l1));
+        if is_as_before {
+            // It was given up as replaced, and stays.
+            let header = &self.image.header;
+            let length = u64::from(header.l1_entries) * 8;
+            let clusters = tables::clusters(header, header.l1_offset, length);
+            self.refcounts.add(self.storage, clusters, 1)?;
+            return Ok(Links { active: None, snapshot });
+        }
+        Ok(Links { active: Some(l1), snapshot })
+    }
+
+    /// The entry for a table that stays where it is.
+    fn l1_entry(&mut self, u: &Use) -> Result<u64> {
+        let place = u.place(&self.image.header);
+        let count = self.refcounts.count(self.storage, place.start)?;
+        if count < u.names.after {
+            return Err(too_low(u.offset));
+        }
+        Ok(u.offset | if count == 1 { COPIED } else { 0 })
+    }
+
+    /// Whether this is the active L1 table as it is on disk, entry by entry.
+    fn is_active(&self, l1: &[Slot]) -> Result<bool> {
+        let header = &self.image.header;
+        let mut same = l1.len() == header.l1_entries as usize;
+        if same {
+            self.image.for_l1_entries(header.l1_offset, header.l1_entries, |index, entry| {
+                same &= l1[index] == Slot::entry(entry);
+                Ok(())
+            })?;
+        }
+        Ok(same)
+    }
+}
