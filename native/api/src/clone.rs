@@ -1,21 +1,18 @@
 //! Clones of an image.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use qcow2::clone::{Selection, Strategy, Used, clone_image};
+use qcow2::clone::{Selection, Strategy, Used, Version, Wanted, clone_image};
 use qcow2::lock::Intent;
 use qcow2::storage::{Access, FileStorage};
 use qcow2::{Error, Kind};
 
+use crate::pace::Pace;
 use crate::session::lock;
 use crate::types::{
     Bytes, CloneInfo, CloneProgress, CloneReport, CloneStrategy, Failure, ImageCloneRequest,
     Outcome, Stage, UsedStrategy,
 };
-
-/// Progress is told at most this often.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Clones an image to every target: all, or none. The source is only read; while that lasts nobody
 /// can write to it.
@@ -33,7 +30,7 @@ pub fn image_clone(
         (Some(_), true) => {
             let both = Error::new(
                 Kind::InvalidArgument,
-                "The content of one snapshot comes without the other snapshots",
+                "the content of one snapshot comes without the other snapshots",
             );
             return Err(at(Stage::Operation)(both));
         }
@@ -51,18 +48,19 @@ pub fn image_clone(
     let mut waiting = |holder| {
         progress(CloneProgress { waiting_for: Some(holder), ..CloneProgress::default() });
     };
-    let _lock = lock(&source, Intent::Share, None, &mut waiting).map_err(at(Stage::Open))?;
+    let _lock =
+        lock(&source, Intent::Share, request.no_wait, &mut waiting).map_err(at(Stage::Open))?;
     let targets: Vec<_> = request.targets.iter().map(PathBuf::from).collect();
-    let mut told: Option<Instant> = None;
+    let mut pace = Pace::default();
     let mut tell = |copied: u64, total: u64| {
-        if copied == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_PAUSE) {
-            told = Some(Instant::now());
+        if pace.is_due(copied, total) {
             let (copied_bytes, total_bytes) = (Bytes(copied), Bytes(total));
             progress(CloneProgress { copied_bytes, total_bytes, waiting_for: None });
         }
     };
-    let clones = clone_image(&source, &targets, selection, strategy, &mut tell)
-        .map_err(at(Stage::Operation))?;
+    let version = if request.upgrade == Some(true) { Version::Upgraded } else { Version::Kept };
+    let wanted = Wanted { selection, strategy, version };
+    let clones = clone_image(&source, &targets, wanted, &mut tell).map_err(at(Stage::Operation))?;
     let clones = clones
         .into_iter()
         .zip(&request.targets)
@@ -74,7 +72,11 @@ pub fn image_clone(
             },
             reason: clone.reason,
             copied_bytes: Bytes(clone.copied_bytes),
-            shared_bytes: Bytes(clone.shared_bytes),
+            shared_bytes: clone.shared_bytes.map(Bytes),
+            upgraded: clone.upgraded.then_some(true),
+            backing_file: clone
+                .backing_file
+                .map(|name| String::from_utf8_lossy(&name).into_owned()),
         })
         .collect();
     Ok(CloneReport { source: request.source, clones })

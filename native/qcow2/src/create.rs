@@ -1,9 +1,10 @@
-//! Making an empty image.
+//! Making an empty image, and the metadata of one whose data is there already.
 
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{Compression, Header, MAX_L1_BYTES, NewHeader, encode_new};
+use crate::format::mapping;
 use crate::format::refcount::RefcountOrder;
 use crate::os::tmpfile::{Durability, Staged};
 use crate::storage::{FileStorage, Storage};
@@ -116,6 +117,21 @@ impl NewFile {
 /// Layout: header, refcount table, refcount blocks, L1 table.
 pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
     new.validate()?;
+    write_metadata(storage, new, 1, &[]).map(drop)
+}
+
+/// Writes everything but data and L2 tables: from cluster `first` on the refcount table and blocks,
+/// which count every cluster once, and the L1 table, which begins with `l1` and is empty behind
+/// that; then the header. What lies between the header and `first` is the caller's. Returns the
+/// bytes written.
+///
+/// `new` is valid, and `storage` ends at `first` or before.
+pub(crate) fn write_metadata(
+    storage: &dyn Storage,
+    new: &NewImage,
+    first: u64,
+    l1: &[u64],
+) -> Result<u64> {
     let size = new
         .size
         .checked_next_multiple_of(512)
@@ -125,14 +141,15 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
     let l1_entries = size.div_ceil(new.cluster_bytes / 8 * new.cluster_bytes);
     let l1_clusters = (l1_entries * 8).div_ceil(new.cluster_bytes);
 
-    // As many refcount blocks as the metadata itself needs, and a table that names them.
+    // As many refcount blocks as the clusters before and the metadata itself need, and a table that
+    // names them.
     let block_entries = 1_u64 << order.block_bits(cluster_bits);
     let (mut blocks, mut table_clusters) = (1, 1);
-    while 1 + table_clusters + blocks + l1_clusters > blocks * block_entries {
-        blocks += 1;
+    while first + table_clusters + blocks + l1_clusters > blocks * block_entries {
+        blocks = (first + table_clusters + blocks + l1_clusters).div_ceil(block_entries);
         table_clusters = (blocks * 8).div_ceil(new.cluster_bytes);
     }
-    let blocks_at = 1 + table_clusters;
+    let blocks_at = first + table_clusters;
     let l1_at = blocks_at + blocks;
     let used = l1_at + l1_clusters;
 
@@ -147,7 +164,7 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
         storage.write_at(&block, (blocks_at + index) << cluster_bits)?;
     }
     table.resize(usize::try_from(table_clusters).expect("small") * cluster, 0);
-    storage.write_at(&table, new.cluster_bytes)?;
+    storage.write_at(&table, first << cluster_bits)?;
     // As qemu-img, the file ends with the last entry and not with its cluster.
     let end = (l1_at << cluster_bits) + l1_entries * 8;
     storage.set_len(end)?;
@@ -155,6 +172,14 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
         // What a file has as a hole, a device has to be given.
         let zeros = vec![0; usize::try_from(l1_entries * 8).expect("at most 32 MiB")];
         storage.write_at(&zeros, l1_at << cluster_bits)?;
+    }
+    let mut written = (blocks + table_clusters + 1) << cluster_bits;
+    for (index, entries) in l1.chunks(cluster / 8).enumerate() {
+        if entries.iter().any(|&entry| entry != 0) {
+            let bytes = mapping::encode_table(entries, 0);
+            storage.write_at(&bytes, (l1_at + index as u64) << cluster_bits)?;
+            written += bytes.len() as u64;
+        }
     }
 
     let head = encode_new(&NewHeader {
@@ -166,12 +191,41 @@ pub fn create(storage: &dyn Storage, new: &NewImage) -> Result<()> {
         compression: new.compression,
         l1_entries: u32::try_from(l1_entries).expect("limited"),
         l1_offset: if l1_entries == 0 { 0 } else { l1_at << cluster_bits },
-        refcount_table_offset: new.cluster_bytes,
-        refcount_table_clusters: u32::try_from(table_clusters).expect("small"),
+        refcount_table_offset: first << cluster_bits,
+        refcount_table_clusters: u32::try_from(table_clusters)
+            .map_err(|_| Error::new(Kind::TooLarge, "Image is too big"))?,
     });
-    let mut first = vec![0; cluster];
-    first[..head.len()].copy_from_slice(&head);
-    Header::parse(&first, end)?;
-    storage.write_at(&first, 0)?;
-    Ok(())
+    let mut header = vec![0; cluster];
+    header[..head.len()].copy_from_slice(&head);
+    Header::parse(&header, end)?;
+    storage.write_at(&header, 0)?;
+    Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+    use crate::image::Image;
+    use crate::storage::RecordingStorage;
+
+    #[test]
+    fn metadata_behind_any_number_of_clusters_counts_each_of_them_once() {
+        for (cluster_bytes, refcount_bits) in [(512, 16), (512, 64), (4096, 1), (65_536, 16)] {
+            let block_entries = cluster_bytes * 8 / u64::from(refcount_bits);
+            let around = [block_entries - 2, block_entries - 1, block_entries];
+            for first in [1, 2, 5000, 100_000].into_iter().chain(around) {
+                let storage = RecordingStorage::new();
+                let new =
+                    NewImage { size: 1 << 20, cluster_bytes, refcount_bits, ..NewImage::default() };
+                write_metadata(&storage, &new, first, &[]).unwrap();
+                let image = Image::open(Box::new(storage)).unwrap();
+                let report = check(&image, &mut |_| {}).unwrap();
+                let what = format!("{cluster_bytes}, {refcount_bits}, {first}");
+                assert_eq!((report.corruptions, report.check_errors), (0, 0), "{what}");
+                // Nothing names what lies between; it is the caller's.
+                assert_eq!(report.leaks, first - 1, "{what}");
+            }
+        }
+    }
 }

@@ -19,6 +19,10 @@ pub struct ImageCloneRequest {
     pub from_snapshot: Option<String>,
     /// Carries the snapshots over; otherwise the copies have none.
     pub keep_snapshots: Option<bool>,
+    /// Makes copies of a version 2 image images of version 3.
+    pub upgrade: Option<bool>,
+    /// Refuses instead of waiting for another Calque that changes the source.
+    pub no_wait: Option<bool>,
 }
 
 /// How a clone may be made.
@@ -41,7 +45,8 @@ pub enum CloneStrategy {
 pub enum UsedStrategy {
     /// Its blocks are the source's until either changes them.
     Reflink,
-    /// Its blocks are its own.
+    /// Its content was copied. Where `auto` left that to the kernel, it may have shared blocks for
+    /// its part, as `sharedBytes` tells.
     Copy,
 }
 
@@ -65,13 +70,21 @@ pub struct CloneInfo {
     pub target: String,
     /// How it was made.
     pub strategy: UsedStrategy,
-    /// Why blocks could not be shared.
+    /// Why blocks are not shared, where that was wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Bytes that were written for it.
     pub copied_bytes: Bytes,
-    /// Bytes that it shares with the source.
-    pub shared_bytes: Bytes,
+    /// Bytes of this file that it shares with other files, as the file system said when it was
+    /// durable; none where it cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<Bytes>,
+    /// The name of its backing file, where the source's own would not have led there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// Whether it is of a newer version than the source; left out where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upgraded: Option<bool>,
 }
 
 /// How far a long copy is.

@@ -22,28 +22,37 @@ pub(crate) fn data_ranges(
     let mut ranges = Vec::new();
     let mut at = within.start;
     while at < end {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // Nothing but a hole from here to the end.
-            Err(error) if is(&error, Errno::NXIO) => break,
-            Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::OPNOTSUPP) => {
-                let all = within.start..end;
-                return Ok(Vec::from([all]));
-            }
-            Err(error) => return Err(error),
-        };
-        if start >= end {
+        let Some(data) = next_data(file, len, at)? else { break };
+        if data.start >= end {
             break;
         }
-        let stop = match seek(file, SeekFrom::Hole(start)) {
-            // Somebody may be cutting the file meanwhile: then the rest is no data of ours.
-            Err(error) if is(&error, Errno::NXIO) => end,
-            result => result?.min(end),
-        };
-        ranges.push(start..stop);
-        at = stop;
+        at = data.end.min(end);
+        ranges.push(data.start..at);
     }
     Ok(ranges)
+}
+
+/// The first part that holds data at or after `at`, which lies inside the file of length `len`;
+/// none where only a hole follows.
+pub(crate) fn next_data(file: &File, len: u64, at: u64) -> io::Result<Option<Range<u64>>> {
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        // Nothing but a hole from here to the end.
+        Err(error) if is(&error, Errno::NXIO) => return Ok(None),
+        Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::OPNOTSUPP) => {
+            return Ok(Some(at..len));
+        }
+        Err(error) => return Err(error),
+    };
+    if start >= len {
+        return Ok(None);
+    }
+    let stop = match seek(file, SeekFrom::Hole(start)) {
+        // Somebody may be cutting the file meanwhile: then the rest is no data of ours.
+        Err(error) if is(&error, Errno::NXIO) => len,
+        result => result?.min(len),
+    };
+    Ok(Some(start..stop))
 }
 
 fn seek(file: &File, to: SeekFrom) -> io::Result<u64> {

@@ -1,9 +1,9 @@
 //! What the system offers beyond the standard library, one subject per file.
 //!
 //! Knows nothing of qcow2. Everything here is Linux's own interface behind a safe function; the
-//! only `unsafe` blocks of the crate are in [`lease`] and [`ofd`]. Offsets and lengths are in bytes, a range of
-//! bytes is half open, and a range that ends at [`u64::MAX`] goes to the end of the file, however
-//! long it becomes.
+//! only `unsafe` blocks of the crate are in [`lease`], [`ofd`], [`reflink`] and [`shared`]. Offsets
+//! and lengths are in bytes, a range of bytes is half open, and a range that ends at [`u64::MAX`]
+//! goes to the end of the file, however long it becomes.
 
 pub(crate) mod copy;
 pub(crate) mod descriptors;
@@ -16,11 +16,12 @@ pub(crate) mod ofd;
 pub(crate) mod processes;
 pub(crate) mod punch;
 pub(crate) mod reflink;
+pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod tmpfile;
 
 #[cfg(test)]
-mod mounted;
+pub(crate) mod mounted;
 
 use std::io;
 

@@ -3,6 +3,7 @@
 //! Best effort in all: without `/proc` nobody is seen, and of other users' processes only root sees
 //! anything. Nothing here can hang on a dead network file system.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -48,12 +49,17 @@ impl fmt::Display for Process {
 
 /// Every descriptor that another process has open on the file.
 pub(crate) fn openers(identity: Identity) -> Vec<Opener> {
+    openers_of(&HashSet::from([identity])).into_iter().map(|(_, opener)| opener).collect()
+}
+
+/// Every descriptor that another process has open on one of the files, in one walk.
+pub(crate) fn openers_of(files: &HashSet<Identity>) -> Vec<(Identity, Opener)> {
     let own = std::process::id();
     let Ok(processes) = directory(Path::new("/proc")) else { return Vec::new() };
     let mut openers = Vec::new();
     for id in Dir::new(processes).into_iter().flatten().filter_map(|entry| number(&entry.ok()?)) {
         if id != own {
-            openers_in(id, identity, &mut openers);
+            openers_in(id, files, &mut openers);
         }
     }
     openers
@@ -61,6 +67,11 @@ pub(crate) fn openers(identity: Identity) -> Vec<Opener> {
 
 /// The loop devices, by name, that are attached to the file and can write to it.
 pub(crate) fn loop_devices(identity: Identity) -> Vec<String> {
+    loop_devices_of(&HashSet::from([identity])).into_iter().map(|(_, name)| name).collect()
+}
+
+/// The loop devices, by name, that are attached to one of the files and can write to it.
+pub(crate) fn loop_devices_of(files: &HashSet<Identity>) -> Vec<(Identity, String)> {
     let Ok(devices) = fs::read_dir("/sys/block") else { return Vec::new() };
     devices
         .filter_map(|device| {
@@ -72,9 +83,9 @@ pub(crate) fn loop_devices(identity: Identity) -> Vec<String> {
             // Missing where nothing is attached.
             let backing = fs::read(device.join("loop/backing_file")).ok()?;
             let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
-            let same = Identity::of_path_at_hand(Path::new(os_str(backing)))? == identity;
+            let identity = Identity::of_path_at_hand(Path::new(os_str(backing)))?;
             let writes = fs::read(device.join("ro")).ok()?.starts_with(b"0");
-            (same && writes).then_some(name)
+            (files.contains(&identity) && writes).then_some((identity, name))
         })
         .collect()
 }
@@ -113,26 +124,26 @@ fn parent(id: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-fn openers_in(id: u32, identity: Identity, openers: &mut Vec<Opener>) {
+fn openers_in(id: u32, files: &HashSet<Identity>, openers: &mut Vec<(Identity, Opener)>) {
     let process = PathBuf::from(format!("/proc/{id}"));
     // Another user's process, or one that has just ended.
     let Ok(descriptors) = directory(&process.join("fd")) else { return };
     let Ok(entries) = Dir::read_from(&descriptors) else { return };
     for number in entries.filter_map(|entry| number(&entry.ok()?)) {
         let number = number.to_string();
-        if Identity::at_hand(&descriptors, Path::new(&number)) != Some(identity) {
-            continue;
-        }
+        let identity = Identity::at_hand(&descriptors, Path::new(&number));
+        let Some(identity) = identity.filter(|identity| files.contains(identity)) else { continue };
         // The mode of the link itself shows how the descriptor was opened.
         let Ok(link) = rustix::fs::statat(&descriptors, &number, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
         let details = fs::read_to_string(process.join("fdinfo").join(&number)).unwrap_or_default();
-        openers.push(Opener {
+        let opener = Opener {
             process: Process { id, name: process_name(&process) },
             writes: Mode::from_raw_mode(link.st_mode).contains(Mode::WUSR),
             locked: details.lines().filter_map(locked_range).collect(),
-        });
+        };
+        openers.push((identity, opener));
     }
 }
 

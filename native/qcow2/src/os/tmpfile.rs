@@ -11,6 +11,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -57,20 +58,19 @@ impl Staged {
     /// An empty file, open for reading and writing, for the path `target`; `mode` as in `open(2)`,
     /// so the umask applies.
     ///
-    /// Fails with `EEXIST` if the name is taken, by a dangling symbolic link too.
+    /// Fails with `EEXIST` if the name is taken, by a dangling symbolic link too, and with `EISDIR`
+    /// if only a directory can be called that (`name/`, `.`), whether there is one or not.
     pub(crate) fn new(target: &Path, mode: u32) -> io::Result<Self> {
         Self::with(target, Mode::from_raw_mode(mode), OFlags::TMPFILE)
     }
 
     fn with(target: &Path, mode: Mode, tmpfile: OFlags) -> io::Result<Self> {
-        let Some(name) = target.file_name() else {
-            let nothing = target.as_os_str().is_empty();
-            return Err(if nothing { Errno::NOENT } else { Errno::ISDIR }.into());
-        };
-        let directory = Directory::open(match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        })?;
+        if target.as_os_str().is_empty() {
+            return Err(Errno::NOENT.into());
+        }
+        let (parent, name) = split(target);
+        let directory = Directory::open(parent)?;
+        let name = name.ok_or(Errno::ISDIR)?;
         match rustix::fs::statat(&directory.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => return Err(Errno::EXIST.into()),
             Err(Errno::NOENT) => {}
@@ -91,6 +91,12 @@ impl Staged {
     /// Where it will be.
     pub(crate) fn target(&self) -> &Path {
         &self.path
+    }
+
+    /// The same for two files that want the same name, however it was spelled.
+    pub(crate) fn place(&self) -> io::Result<(Identity, &OsStr)> {
+        let directory = rustix::fs::fstat(&self.directory.descriptor)?;
+        Ok((Identity::of(&directory), &self.name))
     }
 
     /// Gives the file its name.
@@ -157,6 +163,18 @@ impl Published {
     }
 }
 
+/// The directory that a path leads to, and the name in it; none where the path ends as only that of
+/// a directory can.
+fn split(path: &Path) -> (&Path, Option<&OsStr>) {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let start = bytes[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let (parent, name) = (&bytes[..start], &bytes[start..end]);
+    let parent = if parent.is_empty() { &b"."[..] } else { parent };
+    let is_directory = end < bytes.len() || matches!(name, b"" | b"." | b"..");
+    (Path::new(OsStr::from_bytes(parent)), (!is_directory).then(|| OsStr::from_bytes(name)))
+}
+
 impl Directory {
     fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -176,6 +194,12 @@ impl Directory {
 
     /// A file without a name that can get one, or `None` where the system has no such thing.
     fn unnamed(&self, mode: Mode, tmpfile: OFlags) -> io::Result<Option<File>> {
+        // A removed directory can be somebody's current one. It has no links. Whether a file
+        // without a name can be made in it differs between file systems, and so does the refusal;
+        // a name can be made on none of them, and they all say that there is no such directory.
+        if rustix::fs::fstat(&self.descriptor)?.st_nlink == 0 {
+            return Ok(None);
+        }
         let flags = tmpfile | OFlags::RDWR | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.descriptor, ".", flags, mode) {
             Ok(descriptor) => File::from(descriptor),
@@ -318,6 +342,83 @@ mod tests {
             assert_eq!(refusal.raw_os_error(), Some(libc::EEXIST));
         }
         assert_eq!(listing(directory.path()), ["target"]);
+    }
+
+    #[test]
+    fn a_path_is_split_at_its_last_name() {
+        for (path, parent, name) in [
+            ("a", ".", Some("a")),
+            ("a/b", "a/", Some("b")),
+            ("/a", "/", Some("a")),
+            ("a/../b", "a/../", Some("b")),
+            ("a//b", "a//", Some("b")),
+            ("a/", ".", None),
+            ("a//", ".", None),
+            ("a/b/", "a/", None),
+            ("a/.", "a/", None),
+            ("a/..", "a/", None),
+            (".", ".", None),
+            ("..", ".", None),
+            ("/", ".", None),
+        ] {
+            assert_eq!(split(Path::new(path)), (Path::new(parent), name.map(OsStr::new)), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_directory_can_be_called_is_refused_as_the_system_does() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        std::fs::create_dir(directory.path().join("directory")).unwrap();
+        symlink("nowhere", directory.path().join("dangling")).unwrap();
+        let missing = ["", "name/", "name/.", "name/..", "missing/name/", "dangling/"];
+        let there = ["file/", "file/.", "directory/", "directory/.", ".", "..", "/"];
+        for name in missing.into_iter().chain(there) {
+            let target = directory.path().join(name);
+            let target = if name.is_empty() { Path::new("") } else { &target };
+            let created = File::options().write(true).create(true).truncate(false).open(target);
+            let expected = created.unwrap_err().raw_os_error();
+            for way in WAYS {
+                assert_eq!(stage(target, way).unwrap_err().raw_os_error(), expected, "{name}");
+            }
+        }
+        assert_eq!(listing(directory.path()), ["dangling", "directory", "file"]);
+    }
+
+    /// On ext4 it was "Operation not permitted"; on others it was noticed when all was written.
+    #[test]
+    fn a_removed_directory_is_no_such_directory() {
+        let check = |directory: &Path| {
+            let removed = directory.join("removed");
+            std::fs::create_dir(&removed).unwrap();
+            let handle = File::open(&removed).unwrap();
+            std::fs::remove_dir(&removed).unwrap();
+            let target = PathBuf::from(format!("/proc/self/fd/{}/name", handle.as_raw_fd()));
+            for way in WAYS {
+                let refusal = stage(&target, way).unwrap_err();
+                assert_eq!(refusal.raw_os_error(), Some(libc::ENOENT), "{}", directory.display());
+            }
+        };
+        check(tempfile::tempdir().unwrap().path());
+        if let Ok(directory) = tempfile::tempdir_in("/dev/shm") {
+            check(directory.path());
+        }
+        for kind in ["ext4", "xfs", "btrfs"] {
+            let Some(mounted) = Mounted::new(kind) else { continue };
+            check(mounted.path());
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_have_one_place() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("in")).unwrap();
+        symlink("in", directory.path().join("alias")).unwrap();
+        let stage = |name| stage(&directory.path().join(name), WAYS[0]).unwrap();
+        let first = stage("in/name");
+        for (name, same) in [("alias/name", true), ("in/../in//name", true), ("name", false)] {
+            assert_eq!(stage(name).place().unwrap() == first.place().unwrap(), same, "{name}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use qcow2::clone::{Clone, Selection, Strategy, clone_image};
+use qcow2::clone::{Clone, Selection, Strategy, Wanted, clone_image};
 use qcow2::storage::{Access, FileStorage};
 use qcow2::{Kind, Result};
 
@@ -12,8 +12,8 @@ fn copy(image: &QemuImage, selection: Selection<'_>) -> Result<PathBuf> {
     let target = image.workshop.path("copy.qcow2");
     let source = FileStorage::open(&image.path, Access::Read)?;
     let targets = [target.clone()];
-    let clones: Vec<Clone> =
-        clone_image(&source, &targets, selection, Strategy::Copy, &mut |_, _| {})?;
+    let wanted = Wanted { selection, strategy: Strategy::Copy, ..Wanted::default() };
+    let clones: Vec<Clone> = clone_image(&source, &targets, wanted, &mut |_, _| {})?;
     assert_eq!(clones.len(), 1);
     Ok(target)
 }
