@@ -33,6 +33,11 @@ const host: Host = {
   env: (name) => process.env[name],
   stdout: stream(1, () => process.stdout.columns),
   stderr: stream(2, () => process.stderr.columns),
+  stdin: {
+    get isTerminal() {
+      return isatty(0);
+    },
+  },
   now() {
     const milliseconds = Date.now();
     const sec = Math.floor(milliseconds / 1000);
@@ -40,6 +45,7 @@ const host: Host = {
     const fraction = Math.floor((performance.now() % 1) * 1e6);
     return { sec, nsec: (milliseconds - sec * 1000) * 1e6 + fraction };
   },
+  randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
   async readLine(prompt) {
     const lines = createInterface({ input: process.stdin, output: process.stdout });
     try {
@@ -55,13 +61,17 @@ const host: Host = {
 
 function stream(fd: 1 | 2, columns: () => number | undefined): Stream {
   return {
-    write(data) {
+    write(data, hint) {
       const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
       for (let done = 0; done < bytes.length;) {
         try {
           done += writeSync(fd, bytes, done);
         } catch (error) {
-          giveUpUnlessBusy(error);
+          const { code, message } = error as NodeJS.ErrnoException;
+          if (code === "EAGAIN") waitForReader();
+          else if (fd === 2) return;
+          else if (code === "EPIPE") process.exit(CLOSED_PIPE);
+          else giveUp(message, hint);
         }
       }
     },
@@ -74,22 +84,20 @@ function stream(fd: 1 | 2, columns: () => number | undefined): Stream {
   };
 }
 
-/** Waits a little when a pipe is full; ends the process when nothing can be written any more. */
-function giveUpUnlessBusy(error: unknown): void {
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === "EAGAIN") {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
-    return;
-  }
-  if (code !== "EPIPE") {
-    try {
-      writeSync(2, `error: Cannot write to standard output: ${message}\n`);
-    } catch {
-      // Then there is nobody left to tell.
-    }
-  }
-  // 141 is what a shell shows for a program that SIGPIPE ended.
-  process.exit(code === "EPIPE" ? 141 : 1);
+/** What a shell shows for a program that SIGPIPE ended. */
+const CLOSED_PIPE = 141;
+
+/** Waits a little, because a pipe is full. */
+function waitForReader(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+}
+
+/** Ends the process because a result cannot be written. */
+function giveUp(reason: string, hint: string | undefined): never {
+  const lines = [`error: Cannot write to standard output: ${reason}`];
+  if (hint !== undefined) lines.push(`hint: ${hint}`);
+  host.stderr.write(`${lines.join("\n")}\n`);
+  process.exit(1);
 }
 
 /** The core, loaded when the first of its functions is asked for. */

@@ -2,7 +2,15 @@
 // through both, in processes and directories of their own, and the answers must be the same.
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { stripTypeScriptTypes } from "node:module";
 import os from "node:os";
 import path from "node:path";
@@ -17,9 +25,13 @@ const root = path.resolve(import.meta.dirname, "..");
 const target = process.env.CARGO_TARGET_DIR ?? path.join(root, "target");
 const binding = path.join(root, "native/binding/calque.node");
 const evaluate = path.join(target, "debug/examples/evaluate");
-const scene = stripTypeScriptTypes(readFileSync(path.join(root, "test/doors/scene.ts"), "utf8"));
+/** What the doors are shown, as one module. */
+const scenes = ["scene", "store", "plans"]
+  .map((name) => readFileSync(path.join(root, `test/doors/${name}.ts`), "utf8"))
+  .map((text) => stripTypeScriptTypes(text).replace(/^import .* from "\.\/scene.ts";$/m, ""))
+  .join("\n");
 
-const directory = mkdtempSync(path.join(os.tmpdir(), "calque-doors-"));
+const directory = mkdtempSync(path.join(realpathSync(os.tmpdir()), "calque-doors-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** What one door showed: the value of the expression, and the files in its directory. */
@@ -29,7 +41,10 @@ interface Sight {
   files: string[];
 }
 
-/** Evaluates `expression`, in which `native` is the core, behind each door. */
+/**
+ * Evaluates `expression`, in which `native` is the core and `directory` the current one, behind each
+ * door. In what comes back, that directory is called `~`.
+ */
 function throughBothDoors(name: string, expression: string): Record<"addon" | "host", Sight> {
   const doors = {
     addon: {
@@ -51,24 +66,29 @@ function throughBothDoors(name: string, expression: string): Record<"addon" | "h
     const cwd = path.join(directory, name, door);
     const script = path.join(directory, `${name}-${door}.mjs`);
     mkdirSync(cwd, { recursive: true });
-    writeFileSync(script, [prologue, scene, epilogue].join("\n"));
+    const place = `const directory = ${JSON.stringify(cwd)};`;
+    writeFileSync(script, [prologue, place, scenes, epilogue].join("\n"));
     const result = spawnSync(program, [script], { cwd, encoding: "utf8", maxBuffer: 1 << 28 });
     expect({ door, status: result.status, stderr: result.stderr }).toEqual({
       door,
       status: 0,
       stderr: "",
     });
-    return { answers: JSON.parse(result.stdout), files: readdirSync(cwd).toSorted() };
+    const answers = JSON.parse(result.stdout.replaceAll(cwd, "~"));
+    return { answers, files: readdirSync(cwd).toSorted() };
   }
 }
 
 describe("both doors", () => {
-  const { addon: left, host: right } = throughBothDoors("scene", "playScene(native)");
+  const { addon: left, host: right } = throughBothDoors(
+    "scene",
+    "{ ...playScene(native), ...playStore(native, directory) }",
+  );
 
   test("have the same operations", () => {
     const { addon: one, host: other } = throughBothDoors("names", "operations(native)");
     expect(one.answers).toEqual(other.answers);
-    expect(one.answers).toHaveLength(11);
+    expect(one.answers).toHaveLength(29);
   });
 
   test("answer the same to every operation", () => {
@@ -77,10 +97,8 @@ describe("both doors", () => {
   });
 
   test("answer with a report where there is something to report", () => {
-    const titles = [
-      ..."imageCreate imageInfo imageCheck imageGrow imageClone".split(" "),
-      ..."snapshotList snapshotCreate snapshotApply snapshotRename snapshotDelete".split(" "),
-    ];
+    const { addon } = throughBothDoors("titles", "operations(native)");
+    const titles = (addon.answers as string[]).filter((name) => name !== "coreVersion");
     for (const title of titles) {
       expect(left.answers[title], title).toEqual({ returned: { report: expect.anything() } });
     }
@@ -99,6 +117,26 @@ describe("both doors", () => {
       "snapshot-not-found",
     );
     expect(left.answers["imageClone onto what exists"].returned.failure.code).toBe("target-exists");
+    expect(left.answers["storeRead of nothing"].returned).toEqual({
+      failure: {
+        code: "not-found",
+        stage: "operation",
+        reason: "No such file or directory",
+        path: "~/missing",
+      },
+    });
+    const file = { text: "Grüße – ②\n" };
+    const codes = ["not-found", "not-a-file", "invalid-argument"];
+    const failures = codes.map((code) => ({ failure: expect.objectContaining({ code }) }));
+    expect(left.answers["storeRead"].returned.report.files).toEqual([
+      file,
+      { text: "bc" },
+      ...failures,
+    ]);
+    expect(left.answers["storeList at the end"].returned.report.entries).toEqual([
+      { name: "linked", kind: "file", inode: true },
+      { name: "store.lock", kind: "file", inode: true },
+    ]);
   });
 
   test("throw on requests of the wrong type, and do nothing", () => {
@@ -122,6 +160,29 @@ describe("both doors", () => {
     expect(other).toEqual({ answers: expected, files: [] });
   });
 
+  test("tell what a commit will do before it does it, and do nothing where that throws", () => {
+    const { addon: one, host: other } = throughBothDoors("plans", "playPlans(native)");
+    expect(other).toEqual(one);
+    const snapshot = { id: "7", name: "one", dateSec: 1_700_000_000, dateNsec: 5 };
+    const renamed = { ...snapshot, name: "eins" };
+    const small = { virtualSize: 64 << 20 };
+    expect(one.answers).toEqual({
+      snapshotCreate: plan("snapshotCreate", { snapshot, report: of(snapshot), ...small }),
+      imageGrow: plan("imageGrow", { report: expect.anything(), virtualSize: 128 << 20 }),
+      snapshotApply: plan("snapshotApply", { snapshot, report: of(snapshot), ...small }),
+      snapshotRename: plan("snapshotRename", {
+        snapshot: renamed,
+        report: of(renamed),
+        ...small,
+      }),
+      snapshotDelete: plan("snapshotDelete", {
+        snapshot: renamed,
+        report: of(renamed),
+        ...small,
+      }),
+    });
+  });
+
   test("have the types that TypeScript sees", () => {
     // Checked by the compiler: what the addon declares of itself is what `Native` says.
     const native = undefined as unknown as typeof addon;
@@ -129,6 +190,36 @@ describe("both doors", () => {
     expect(asNative).toBeTypeOf("function");
   });
 });
+
+test("the executable's host gives random bytes, each time others", () => {
+  const script = path.join(directory, "random.mjs");
+  writeFileSync(
+    script,
+    `import { host } from "calque:host";
+    const refused = (count) => { try { host.randomBytes(count) } catch { return true } };
+    const [some, others] = [host.randomBytes(4000), host.randomBytes(4000)];
+    const answers = [
+      some instanceof Uint8Array, some.length, new Set(some).size > 200,
+      some.some((byte, at) => byte !== others[at]), host.randomBytes(0).length,
+      host.randomBytes(65536).length, [65537, -1, 1.5, NaN].every(refused), host.stdin.isTerminal,
+    ];
+    host.stdout.write(JSON.stringify(answers));`,
+  );
+  const { stdout, stderr } = spawnSync(evaluate, [script], { encoding: "utf8", input: "" });
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout)).toEqual([true, 4000, true, true, 0, 65536, true, false]);
+});
+
+/** What a change shows that told its plan, and was stopped by it when it was told to. */
+function plan(name: string, more: object): object {
+  const answer = { thrown: name, isUntouched: true, events: 1, isBefore: true, isAfter: true };
+  return { ...answer, changes: true, ...more };
+}
+
+/** A snapshot as a report names it. */
+function of({ id, name }: { id: string; name: string }): object {
+  return { id, name };
+}
 
 /** A version 3 image whose first `megabytes` are all allocated, from the format's description. */
 function filledImage(megabytes: number): Buffer {

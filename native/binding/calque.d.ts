@@ -20,6 +20,14 @@ export interface BitmapInfo {
   flags: Array<string>
 }
 
+/** A call back from a change: exactly one of the two is there. */
+export interface ChangeEvent {
+  /** Who has the image, once, after a second of waiting for another Calque. */
+  waitingFor?: string
+  /** What the commit will do, once everything but the header is durable. */
+  planned?: PlannedCommit
+}
+
 /** What a check found, counted as `qemu-img check` counts. */
 export interface CheckReport {
   /** Where the last used cluster ends. */
@@ -50,12 +58,19 @@ export interface CloneInfo {
   target: string
   /** How it was made. */
   strategy: UsedStrategy
-  /** Why blocks could not be shared. */
+  /** Why blocks are not shared, where that was wanted. */
   reason?: string
   /** Bytes that were written for it. */
   copiedBytes: Bytes
-  /** Bytes that it shares with the source. */
-  sharedBytes: Bytes
+  /**
+   * Bytes of this file that it shares with other files, as the file system said when it was
+   * durable; none where it cannot tell.
+   */
+  sharedBytes?: Bytes
+  /** The name of its backing file, where the source's own would not have led there. */
+  backingFile?: string
+  /** Whether it is of a newer version than the source; left out where it is not. */
+  upgraded?: boolean
 }
 
 /** How far a long copy is. */
@@ -89,6 +104,8 @@ export interface CommitReport {
   punchedBytes: Bytes
   /** Why some were not; the change itself is committed. */
   punchFailure?: string
+  /** Why what a deleted snapshot used leaks until the next change; the snapshot is gone. */
+  recountFailure?: string
 }
 
 /** The format level, as qemu-img writes it. */
@@ -97,8 +114,48 @@ export type Compat = '0.10' | '1.1'
 /** What compressed clusters are compressed with. */
 export type CompressionType = 'zlib' | 'zstd'
 
+/** How far a conversion is. */
+export interface ConvertProgress {
+  /** Bytes of the disk that are done, holes included. */
+  doneBytes: Bytes
+  /** The size of the disk. */
+  totalBytes: Bytes
+  /**
+   * Who has a source, once for each, after a second of waiting for another Calque; nothing is
+   * converted yet.
+   */
+  waitingFor?: string
+}
+
+/** The file that was made. */
+export interface ConvertReport {
+  /** Whether any of its blocks are a source's. */
+  strategy: UsedStrategy
+  /** Why none are, where there was data. */
+  reason?: string
+  /** Bytes that were written to it, its metadata included. */
+  copiedBytes: Bytes
+  /** Bytes of it that were made to share the blocks of a source. */
+  sharedBytes: Bytes
+  /** The size of the disk, which may be rounded up to a sector. */
+  virtualSize: Bytes
+  /** The files that were read, in the order in which each is backed by the next. */
+  opened: Array<string>
+}
+
+/** What a file is. Never guessed. */
+export type DiskFormat = 'qcow2' | 'raw'
+
+/** Nothing to report: it was done. */
+export interface Done {
+
+}
+
 /** How the guest data is encrypted. */
 export type Encryption = 'aes' | 'luks'
+
+/** What a name stands for. */
+export type EntryKind = 'file' | 'directory' | 'link' | 'other'
 
 /** An operation that could not be done. The image is as it was, but for the code `unsettled`. */
 export interface Failure {
@@ -118,8 +175,33 @@ export interface Failure {
   offset?: string
 }
 
-/** The closed list of failure codes: the core's [`qcow2::Kind`] in kebab-case, one to one. */
-export type FailureCode = 'not-found' | 'permission-denied' | 'read-only' | 'not-a-file' | 'wrong-format' | 'unsupported-version' | 'unsupported-feature' | 'invalid-header' | 'invalid-snapshot-table' | 'marked-corrupt' | 'marked-dirty' | 'corrupt' | 'in-use' | 'locks-unsupported' | 'busy' | 'unsettled' | 'no-space' | 'io' | 'snapshot-not-found' | 'snapshot-exists' | 'snapshot-ambiguous' | 'invalid-name' | 'too-many-snapshots' | 'refcount-overflow' | 'too-large' | 'has-bitmaps' | 'has-snapshots' | 'cannot-shrink' | 'target-exists' | 'cannot-share' | 'invalid-argument'
+/**
+ * The closed list of failure codes, in kebab-case: the core's [`qcow2::Kind`], one to one,
+ * and what only a store's files can be.
+ */
+export type FailureCode = 'not-found' | 'permission-denied' | 'read-only' | 'not-a-file' | 'wrong-format' | 'unsupported-version' | 'unsupported-feature' | 'invalid-header' | 'invalid-snapshot-table' | 'marked-corrupt' | 'marked-dirty' | 'corrupt' | 'in-use' | 'locks-unsupported' | 'busy' | 'unsettled' | 'no-space' | 'io' | 'snapshot-not-found' | 'snapshot-exists' | 'snapshot-ambiguous' | 'invalid-name' | 'too-many-snapshots' | 'refcount-overflow' | 'too-large' | 'has-bitmaps' | 'has-snapshots' | 'cannot-shrink' | 'target-exists' | 'cannot-share' | 'invalid-argument' | 'not-a-directory' | 'not-ours' | 'not-text' | 'mounted'
+
+/** Asks something about a file. */
+export interface FilePathRequest {
+  /** The file. */
+  path: string
+}
+
+/** Asks that a file lose its name. */
+export interface FileRemoveRequest {
+  /** The name. */
+  path: string
+  /** What the file is, if it is still the one that is meant. */
+  stamp: string
+}
+
+/** A file as it is now. */
+export interface FileStampReport {
+  /** Where it really is: absolute, without symbolic links. */
+  path: string
+  /** Differs where it is another file or was written to; otherwise without a meaning. */
+  stamp: string
+}
 
 /** Asks whether the tables of an image agree. */
 export interface ImageCheckRequest {
@@ -141,6 +223,31 @@ export interface ImageCloneRequest {
   fromSnapshot?: string
   /** Carries the snapshots over; otherwise the copies have none. */
   keepSnapshots?: boolean
+  /** Makes copies of a version 2 image images of version 3. */
+  upgrade?: boolean
+  /** Refuses instead of waiting for another Calque that changes the source. */
+  noWait?: boolean
+}
+
+/** Asks for a new file with the content of a disk. */
+export interface ImageConvertRequest {
+  /** The file that holds the disk. */
+  source: string
+  /** What that is. */
+  sourceFormat: DiskFormat
+  /** The snapshot, by id or name, whose content is meant. */
+  fromSnapshot?: string
+  /**
+   * Opens the files of the chain that backs the source, and takes the content of all. Otherwise a
+   * source with a backing file is refused.
+   */
+  flatten?: boolean
+  /** The file to be; it may not exist. */
+  target: string
+  /** What that will be. */
+  targetFormat: DiskFormat
+  /** Refuses instead of waiting for another Calque. */
+  noWait?: boolean
 }
 
 /** The image that was made. */
@@ -236,6 +343,56 @@ export interface ImageInfoRequest {
   forceShare?: boolean
 }
 
+/** How an image is used. */
+export type ImageUse = 'free' | 'calque' | 'reader' | 'writer'
+
+/** Who uses an image. */
+export interface ImageUser {
+  /** What kind of user; `free` where nothing could be found out. */
+  use: ImageUse
+  /** Who that is, for a sentence, where the system lets us see it. */
+  holder?: string
+  /** Why nothing could be found out. */
+  failure?: Failure
+}
+
+/** Who uses each of the images. */
+export interface ImageUsersReport {
+  /** In the order of the paths. */
+  users: Array<ImageUser>
+}
+
+/** Asks who uses each of the images. */
+export interface ImageUsersRequest {
+  /** The images. */
+  paths: Array<string>
+}
+
+/** Beside whom a lock is held. */
+export type LockMode = 'exclusive' | 'shared'
+
+/** The commit that is about to happen. */
+export interface PlannedCommit {
+  /** Bytes 24 to 71 of the header now, in hexadecimal. */
+  before: string
+  /** The same bytes after the commit. */
+  after: string
+  /** The snapshot that the change is about, as its report will name it. */
+  snapshot?: PlannedSnapshot
+}
+
+/** What tells one snapshot of an image from all others. */
+export interface PlannedSnapshot {
+  /** Its id. */
+  id: string
+  /** Its name, after the change. */
+  name: string
+  /** When it was taken, in seconds since 1970. */
+  dateSec: number
+  /** And nanoseconds. */
+  dateNsec: number
+}
+
 /** Asks that the disk hold what it held at a snapshot. */
 export interface SnapshotApplyRequest {
   /** The image. */
@@ -255,7 +412,7 @@ export interface SnapshotCreateRequest {
   /** The name, which no other snapshot may have. */
   name: string
   /** The id is at least this, whatever the image holds. */
-  leastId?: Whole
+  leastId?: Bytes
   /** When it is taken, in seconds since 1970. */
   dateSec: Whole
   /** And nanoseconds. */
@@ -268,8 +425,10 @@ export interface SnapshotCreateRequest {
 export interface SnapshotDeleteRequest {
   /** The image. */
   path: string
-  /** The name. */
-  selector: string
+  /** The name, which no other snapshot has. */
+  selector?: string
+  /** The id, instead of the name. */
+  id?: string
   /** Refuses instead of waiting for another Calque. */
   noWait?: boolean
 }
@@ -302,6 +461,10 @@ export interface SnapshotInfo {
 export interface SnapshotListReport {
   /** In the order of their table. */
   snapshots: Array<SnapshotInfo>
+  /** The size of the disk. */
+  virtualSize: Bytes
+  /** Bytes 24 to 71 of the header that names this table, in hexadecimal. */
+  commitFields: string
 }
 
 /** Asks for the snapshots of an image. */
@@ -310,6 +473,11 @@ export interface SnapshotListRequest {
   path: string
   /** Reads also while somebody writes (`-U`). */
   forceShare?: boolean
+  /**
+   * Answers only with what a power cut would not take back: flushes first, and is `unsettled`
+   * where the medium has another header than the cache.
+   */
+  settled?: boolean
 }
 
 /** Asks for another name of a snapshot. */
@@ -337,28 +505,230 @@ export interface SnapshotReport {
 /** How far an operation came before it failed. */
 export type Stage = 'open' | 'operation'
 
+/** Asks for a new file. */
+export interface StoreCreateRequest {
+  /** The store. */
+  root: string
+  /** The file to be. */
+  path: string
+  /** What it will hold. */
+  text: string
+  /** It survives a power cut. */
+  durable?: boolean
+}
+
+/** A name in a directory. */
+export interface StoreEntry {
+  /** What is not UTF-8 in it is replaced; the kind is then `other`, for nobody can ask for it. */
+  name: string
+  /** What it names. */
+  kind: EntryKind
+  /** Which one of these, as the listing says; decimal. */
+  inode: string
+}
+
+/** One file or directory. */
+export interface StoreFile {
+  /** Its name. */
+  name: string
+  /** What it is. */
+  kind: EntryKind
+  /** Which one of these; decimal. */
+  inode: string
+  /** Its length. */
+  sizeBytes: Bytes
+}
+
+/** Asks for a second name of a file from outside. */
+export interface StoreLinkRequest {
+  /** The store. */
+  root: string
+  /** The file, wherever it is. */
+  source: string
+  /** Its name in the store, which nothing may have. */
+  target: string
+}
+
+/** What a directory contains. */
+export interface StoreListReport {
+  /** In the order of the names' bytes. */
+  entries: Array<StoreEntry>
+}
+
+/** A lock that was taken, or was not free. */
+export interface StoreLockReport {
+  /** Stands for the lock; none where somebody else has it. */
+  handle?: number
+}
+
+/** Asks for a lock on a file of a store. */
+export interface StoreLockRequest {
+  /** The store. */
+  root: string
+  /** The file. */
+  path: string
+  /** Beside whom. */
+  mode: LockMode
+  /** Waits until the lock is free. */
+  wait?: boolean
+  /** Makes the file if there is none. */
+  create?: boolean
+}
+
+/** A store. */
+export interface StoreOpenReport {
+  /** Its real path, for the other operations. */
+  root: string
+  /** Whether there is one. */
+  exists: boolean
+}
+
+/** Asks for the store at an absolute path. */
+export interface StoreOpenRequest {
+  /** Where it is, or will be. */
+  root: string
+  /** Makes what is missing of it. */
+  create?: boolean
+}
+
+/** Asks something about one file or directory, or that something be done with it. */
+export interface StorePathRequest {
+  /** The store. */
+  root: string
+  /** The file or directory. */
+  path: string
+}
+
+/** The text of files. */
+export interface StoreReadReport {
+  /** In the order of the paths. */
+  files: Array<StoreText>
+}
+
+/** Asks for the text of files, or what they are. */
+export interface StoreReadRequest {
+  /** The store. */
+  root: string
+  /** The files. */
+  paths: Array<string>
+}
+
+/** Asks for another name of a file or directory. */
+export interface StoreRenameRequest {
+  /** The store. */
+  root: string
+  /** The present name. */
+  source: string
+  /** The new one, which nothing may have. */
+  target: string
+  /** It survives a power cut. */
+  durable?: boolean
+}
+
+/** What a file is, or why that could not be found out. */
+export interface StoreStat {
+  /** What it is. */
+  file?: StoreFile
+  /** Why that could not be found out. */
+  failure?: Failure
+}
+
+/** What files are. */
+export interface StoreStatReport {
+  /** In the order of the paths. */
+  files: Array<StoreStat>
+}
+
+/** Asks that files and directories survive a power cut as they are. */
+export interface StoreSyncRequest {
+  /** The store. */
+  root: string
+  /** Which ones; without a list everything on the file system. */
+  paths?: Array<string>
+}
+
+/** The text of a file, or why there is none. */
+export interface StoreText {
+  /** All of it. */
+  text?: string
+  /** Why it could not be read. */
+  failure?: Failure
+}
+
+/** Gives a lock back. */
+export interface StoreUnlockRequest {
+  /** What stands for the lock. */
+  handle: Whole
+}
+
+/** Asks for other content of a file, or for more of it. */
+export interface StoreWriteRequest {
+  /** The store. */
+  root: string
+  /** The file. */
+  path: string
+  /** What it will hold, or hold in addition. */
+  text: string
+}
+
 /** How a clone was made. */
 export type UsedStrategy = 'reflink' | 'copy'
 
 /** The version of the core. */
 export declare function coreVersion(): string
 
+export declare function fileRemove(request: FileRemoveRequest): Reply<Done>
+
+export declare function fileStamp(request: FilePathRequest): Reply<FileStampReport>
+
 export declare function imageCheck(request: ImageCheckRequest): Reply<CheckReport>
 
 export declare function imageClone(request: ImageCloneRequest, progress?: ((arg: CloneProgress) => void) | undefined | null): Reply<CloneReport>
 
-export declare function imageCreate(request: ImageCreateRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<ImageCreateReport>
+export declare function imageConvert(request: ImageConvertRequest, progress?: ((arg: ConvertProgress) => void) | undefined | null): Reply<ConvertReport>
 
-export declare function imageGrow(request: ImageGrowRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<CommitReport>
+export declare function imageCreate(request: ImageCreateRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<ImageCreateReport>
+
+export declare function imageGrow(request: ImageGrowRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<CommitReport>
 
 export declare function imageInfo(request: ImageInfoRequest): Reply<ImageInfo>
 
-export declare function snapshotApply(request: SnapshotApplyRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<SnapshotReport>
+export declare function imageUsers(request: ImageUsersRequest): Reply<ImageUsersReport>
 
-export declare function snapshotCreate(request: SnapshotCreateRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<SnapshotReport>
+export declare function snapshotApply(request: SnapshotApplyRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
 
-export declare function snapshotDelete(request: SnapshotDeleteRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<SnapshotReport>
+export declare function snapshotCreate(request: SnapshotCreateRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
+
+export declare function snapshotDelete(request: SnapshotDeleteRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
 
 export declare function snapshotList(request: SnapshotListRequest): Reply<SnapshotListReport>
 
-export declare function snapshotRename(request: SnapshotRenameRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<SnapshotReport>
+export declare function snapshotRename(request: SnapshotRenameRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
+
+export declare function storeAppend(request: StoreWriteRequest): Reply<Done>
+
+export declare function storeCreate(request: StoreCreateRequest): Reply<Done>
+
+export declare function storeLink(request: StoreLinkRequest): Reply<Done>
+
+export declare function storeList(request: StorePathRequest): Reply<StoreListReport>
+
+export declare function storeLock(request: StoreLockRequest, waiting?: ((arg: string) => void) | undefined | null): Reply<StoreLockReport>
+
+export declare function storeMakeDirectory(request: StorePathRequest): Reply<Done>
+
+export declare function storeOpen(request: StoreOpenRequest): Reply<StoreOpenReport>
+
+export declare function storeRead(request: StoreReadRequest): Reply<StoreReadReport>
+
+export declare function storeRemove(request: StorePathRequest): Reply<Done>
+
+export declare function storeRename(request: StoreRenameRequest): Reply<Done>
+
+export declare function storeReplace(request: StoreWriteRequest): Reply<Done>
+
+export declare function storeStat(request: StoreReadRequest): Reply<StoreStatReport>
+
+export declare function storeSync(request: StoreSyncRequest): Reply<Done>
+
+export declare function storeUnlock(request: StoreUnlockRequest): Reply<Done>

@@ -1,16 +1,20 @@
-// Calls every operation of the core, in an order that gives each something to do, and writes down
-// what came back. It runs through either door, in a directory of its own, and must see the same.
+// Calls every operation on images, in an order that gives each something to do, and writes down what
+// came back. It runs through either door, in a directory of its own, and must see the same.
 
 import type { Native } from "../../src/native.ts";
 
 /** What a call did, in a form that survives JSON. */
 type Answer = { returned: unknown } | { threw: string } | { callbackThrew: unknown };
 
-/** All answers, each under the call that it belongs to. */
-export function playScene(native: Native): Record<string, Answer> {
-  const answers: Record<string, Answer> = {};
+export type Answers = Record<string, Answer>;
 
-  function call(title: string, act: () => unknown): void {
+/** Collects what calls do, each under its title. */
+export function recorder(): {
+  answers: Answers;
+  call: (title: string, act: () => unknown) => void;
+} {
+  const answers: Answers = {};
+  const call = (title: string, act: () => unknown): void => {
     try {
       answers[title] = { returned: act() };
     } catch (error) {
@@ -18,7 +22,13 @@ export function playScene(native: Native): Record<string, Answer> {
       answers[title] =
         error instanceof CallbackError ? { callbackThrew: error.detail } : { threw: "an error" };
     }
-  }
+  };
+  return { answers, call };
+}
+
+/** All answers about images. */
+export function playScene(native: Native): Answers {
+  const { answers, call } = recorder();
 
   const path = "disk.qcow2";
   const create = {
@@ -82,6 +92,7 @@ export function playScene(native: Native): Record<string, Answer> {
     native.snapshotRename({ path, selector: "one", name: "eins", noWait: false }),
   );
   call("imageCheck", () => native.imageCheck({ path, forceShare: false }));
+  call("imageUsers", () => native.imageUsers({ paths: [path, "missing.qcow2", path] }));
 
   call("imageClone", () =>
     native.imageClone({ source: path, targets: ["a", "b"], strategy: "copy" }),
@@ -97,10 +108,35 @@ export function playScene(native: Native): Record<string, Answer> {
         strategy: "copy",
         fromSnapshot: "eins",
         keepSnapshots: false,
+        noWait: true,
       },
       () => {},
     ),
   );
+  const raw = { target: "disk.raw", targetFormat: "raw" } as const;
+  call("imageConvert", () =>
+    native.imageConvert({ source: path, sourceFormat: "qcow2", ...raw }, () => {}),
+  );
+  call("imageConvert, all options", () =>
+    native.imageConvert({
+      source: path,
+      sourceFormat: "qcow2",
+      fromSnapshot: "eins",
+      flatten: true,
+      target: "flat.qcow2",
+      targetFormat: "qcow2",
+      noWait: true,
+    }),
+  );
+  call("imageConvert onto what exists", () =>
+    native.imageConvert({ source: path, sourceFormat: "raw", ...raw }),
+  );
+  call("imageConvert of nothing", () =>
+    native.imageConvert({ source: "missing.qcow2", sourceFormat: "qcow2", ...raw }),
+  );
+  call("snapshotList, settled", () => native.snapshotList({ path, settled: true }));
+  call("snapshotDelete of neither name nor id", () => native.snapshotDelete({ path }));
+  call("snapshotDelete of an id that nobody has", () => native.snapshotDelete({ path, id: "9" }));
   call("snapshotDelete", () => native.snapshotDelete({ path, selector: "eins" }));
   call("snapshotDelete of nothing", () => native.snapshotDelete({ path, selector: "eins" }));
   call("imageCheck at the end", () => native.imageCheck({ path }));
@@ -130,6 +166,14 @@ function playWrongTypes(native: Native, call: (title: string, act: () => unknown
       untyped.imageGrow?.({ path: "old.qcow2", size }),
     );
   }
+  for (const mode of ["write", "Shared", 1]) {
+    call(`storeLock by ${mode}`, () =>
+      untyped.storeLock?.({ root: "/", path: "never", mode, create: true }),
+    );
+  }
+  for (const handle of [1.5, -1, 2 ** 32, "1"]) {
+    call(`storeUnlock at ${handle}`, () => untyped.storeUnlock?.({ handle }));
+  }
   for (const dateSec of [1.5, -1, 2 ** 32]) {
     call(`snapshotCreate at ${dateSec}`, () =>
       untyped.snapshotCreate?.({ path: "old.qcow2", name: "x", dateSec, dateNsec: 0 }),
@@ -138,6 +182,16 @@ function playWrongTypes(native: Native, call: (title: string, act: () => unknown
   for (const strategy of ["linked", "Copy", 1]) {
     call(`imageClone by ${strategy}`, () =>
       untyped.imageClone?.({ source: "old.qcow2", targets: ["never"], strategy }),
+    );
+  }
+  for (const targetFormat of ["vmdk", "Raw", 1]) {
+    call(`imageConvert to ${targetFormat}`, () =>
+      untyped.imageConvert?.({
+        source: "old.qcow2",
+        sourceFormat: "qcow2",
+        target: "never",
+        targetFormat,
+      }),
     );
   }
   call("imageClone with no function as its callback", () =>

@@ -1,20 +1,22 @@
-//! The operations on a whole image: describe, check, create, grow.
+//! The operations on a whole image: describe, check, create, grow, look who uses it.
 
 use std::path::Path;
 
 use qcow2::check;
 use qcow2::format::bitmap;
 use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
-use qcow2::lock::Intent;
+use qcow2::lock::{Holder, users};
 use qcow2::storage::{Access, FileStorage, Storage};
 use qcow2::{Error, Image, Kind, NewFile, NewImage};
 
+use crate::callback::Callback;
 use crate::report::{commit_report, describe_snapshot, opening};
-use crate::session::{change, lock, read, read_with};
+use crate::session::{change, lock_to_change, read, read_with};
 use crate::types::{
-    BitmapInfo, Bytes, CheckReport, CommitReport, Compat, CompressionType, Encryption, Failure,
-    FailureCode, ImageCheckRequest, ImageCreateReport, ImageCreateRequest, ImageGrowRequest,
-    ImageInfo, ImageInfoRequest, Outcome, Stage,
+    BitmapInfo, Bytes, ChangeEvent, CheckReport, CommitReport, Compat, CompressionType, Encryption,
+    Failure, FailureCode, ImageCheckRequest, ImageCreateReport, ImageCreateRequest,
+    ImageGrowRequest, ImageInfo, ImageInfoRequest, ImageUse, ImageUser, ImageUsersReport,
+    ImageUsersRequest, Outcome, Stage,
 };
 
 /// Describes an image. Takes no lock and writes nothing.
@@ -57,7 +59,7 @@ pub fn image_check(request: ImageCheckRequest) -> Outcome<CheckReport> {
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn image_create(
     request: ImageCreateRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<ImageCreateReport> {
     let new = NewImage {
         size: request.size.0,
@@ -79,15 +81,19 @@ pub fn image_create(
         move |error: Error| Failure::new(stage, path, &error)
     };
     new.validate().map_err(at(Stage::Operation))?;
-    let file_length = match NewFile::stage(path, 0o644) {
-        Ok(file) => file.create(&new).map_err(at(Stage::Operation))?,
-        Err(error) if error.kind() == Kind::TargetExists => {
+    // The file may be there, or come while the new one is made: then it is the one to overwrite.
+    let made = match NewFile::stage(path, 0o644) {
+        Ok(file) => file.create(&new).map_err(|error| (Stage::Operation, error)),
+        Err(error) => Err((Stage::Open, error)),
+    };
+    let file_length = match made {
+        Ok(length) => length,
+        Err((_, error)) if error.kind() == Kind::TargetExists => {
             let file = FileStorage::open(path, Access::Write).map_err(at(Stage::Open))?;
-            let _lock =
-                lock(&file, Intent::Change, request.no_wait, waiting).map_err(at(Stage::Open))?;
+            let _lock = lock_to_change(&file, request.no_wait, event).map_err(at(Stage::Open))?;
             overwrite(&file, &new).map_err(at(Stage::Operation))?
         }
-        Err(error) => return Err(at(Stage::Open)(error)),
+        Err((stage, error)) => return Err(at(stage)(error)),
     };
     Ok(ImageCreateReport {
         path: request.path.clone(),
@@ -111,21 +117,44 @@ fn overwrite(file: &FileStorage, new: &NewImage) -> qcow2::Result<u64> {
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn image_grow(
     request: ImageGrowRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<CommitReport> {
-    change(&request.path, request.no_wait, waiting, |image, options| {
+    change(&request.path, request.no_wait, event, |image, options| {
         image.grow(request.size.0, options)
     })
     .map(commit_report)
 }
 
+/// Looks who uses each of the images. Takes no lock and writes nothing.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_users(request: ImageUsersRequest) -> Outcome<ImageUsersReport> {
+    let usages = users(&request.paths);
+    let users = request.paths.iter().zip(usages).map(|(path, usage)| match usage {
+        Ok(usage) => ImageUser {
+            r#use: match usage.holder {
+                Holder::Nobody => ImageUse::Free,
+                Holder::Calque => ImageUse::Calque,
+                Holder::Reader => ImageUse::Reader,
+                Holder::Writer | Holder::Other | Holder::Unlocked => ImageUse::Writer,
+            },
+            holder: usage.name,
+            failure: None,
+        },
+        Err(error) => ImageUser {
+            r#use: ImageUse::Free,
+            holder: None,
+            failure: Some(Failure::new(Stage::Open, path, &error)),
+        },
+    });
+    Ok(ImageUsersReport { users: users.collect() })
+}
+
 fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<ImageInfo> {
     let header = image.header();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let bitmaps = bitmap::read_all(header, &mut |buf, at| Ok(image.storage().read_at(buf, at)?))?;
     Ok(ImageInfo {
         path: path.to_owned(),
-        virtual_size: Bytes(header.size),
+        virtual_size: Bytes(header.disk_bytes()),
         actual_size: Bytes(file.actual_bytes()?),
         file_length: Bytes(file.len()?),
         cluster_size: u32::try_from(header.cluster_bytes()).expect("at most 2 MiB"),
@@ -145,13 +174,13 @@ fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<Imag
             Crypt::Luks => Some(Encryption::Luks),
         },
         backing_file: header.backing_file.as_deref().map(text),
-        backing_format: header.extension(extension::BACKING_FORMAT).map(text),
+        backing_format: header.backing_format().map(text),
         data_file: header.extension(extension::DATA_FILE).map(text),
         data_file_raw: header
             .has(incompatible::DATA_FILE)
             .then_some(header.autoclear & header::autoclear::RAW_DATA_FILE != 0),
-        bitmaps: bitmaps.iter().map(describe_bitmap).collect(),
-        snapshots: image.snapshots()?.iter().map(describe_snapshot).collect(),
+        bitmaps: image.bitmaps()?.iter().map(describe_bitmap).collect(),
+        snapshots: image.listed_snapshots()?.iter().map(describe_snapshot).collect(),
     })
 }
 

@@ -4,16 +4,28 @@
 
 pub mod callback;
 mod clone;
+mod convert;
+mod file;
 mod image;
+mod pace;
 mod report;
 mod session;
 mod snapshot;
+mod store;
+mod system;
 pub mod types;
 
 pub use clone::image_clone;
-pub use image::{image_check, image_create, image_grow, image_info};
+pub use convert::image_convert;
+pub use file::{file_remove, file_stamp};
+pub use image::{image_check, image_create, image_grow, image_info, image_users};
 pub use snapshot::{
     snapshot_apply, snapshot_create, snapshot_delete, snapshot_list, snapshot_rename,
+};
+pub use store::{
+    store_append, store_create, store_link, store_list, store_lock, store_make_directory,
+    store_open, store_read, store_remove, store_rename, store_replace, store_stat, store_sync,
+    store_unlock,
 };
 
 pub use qcow2::report_file_size_limit;

@@ -1,9 +1,9 @@
 //! What the core found and did, as it crosses.
 
 use qcow2::format::snapshot::SnapshotEntry;
-use qcow2::{Committed, Error};
+use qcow2::{Committed, Error, PlannedCommit};
 
-use crate::types::{Bytes, CommitReport, Failure, SnapshotInfo, Stage};
+use crate::types::{self, Bytes, CommitReport, Failure, PlannedSnapshot, SnapshotInfo, Stage};
 
 /// What a commit cost, as it crosses.
 pub(crate) fn commit_report(done: Committed) -> CommitReport {
@@ -12,6 +12,21 @@ pub(crate) fn commit_report(done: Committed) -> CommitReport {
         flushes: done.flushes,
         punched_bytes: Bytes(done.punched_bytes),
         punch_failure: done.punch_failure.map(|error| Error::from(error).reason().to_owned()),
+        recount_failure: done.recount_failure.map(|error| error.reason().to_owned()),
+    }
+}
+
+/// What a commit will do, as it crosses.
+pub(crate) fn planned_commit(planned: &PlannedCommit<'_>) -> types::PlannedCommit {
+    types::PlannedCommit {
+        before: hex(&planned.before),
+        after: hex(&planned.after),
+        snapshot: planned.snapshot.map(|entry| PlannedSnapshot {
+            id: String::from_utf8_lossy(&entry.id).into_owned(),
+            name: String::from_utf8_lossy(&entry.name).into_owned(),
+            date_sec: entry.date_sec,
+            date_nsec: entry.date_nsec,
+        }),
     }
 }
 
@@ -23,10 +38,11 @@ pub(crate) fn opening(mut failure: Failure) -> Failure {
 
 /// A table entry, as it crosses.
 pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
+    let name = entry.shown_name();
     SnapshotInfo {
-        id: String::from_utf8_lossy(&entry.id).into_owned(),
-        name: String::from_utf8_lossy(&entry.name).into_owned(),
-        name_bytes: std::str::from_utf8(&entry.name).is_err().then(|| hex(&entry.name)),
+        id: String::from_utf8_lossy(entry.shown_id()).into_owned(),
+        name: String::from_utf8_lossy(name).into_owned(),
+        name_bytes: std::str::from_utf8(name).is_err().then(|| hex(name)),
         vm_state_size: Bytes(entry.vm_state_bytes()),
         date_sec: entry.date_sec,
         date_nsec: entry.date_nsec,
@@ -38,7 +54,7 @@ pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
 }
 
 /// Two lower-case digits a byte.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes everything");

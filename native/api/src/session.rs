@@ -6,28 +6,34 @@ use std::time::Duration;
 
 use qcow2::lock::{ImageLock, Intent, LockPolicy};
 use qcow2::storage::{Access, FileStorage, Storage};
-use qcow2::{CommitOptions, Error, Image, Kind, Result};
+use qcow2::{CommitOptions, Error, Image, Kind, PlannedCommit, Result};
 
-use crate::types::{Failure, Outcome, Stage};
+use crate::callback::Callback;
+use crate::report::planned_commit;
+use crate::types::{ChangeEvent, Failure, Outcome, Stage};
 
 /// How often a reader without locks starts over before it calls the image busy.
 const READ_ATTEMPTS: u32 = 4;
 /// How long it pauses in between: longer than a commit takes to write its sector.
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
-/// Runs `change` on the image at `path`, which is ours alone until it returns.
+/// Runs `change` on the image at `path`, which is ours alone until it returns. `event` hears whom it
+/// waits for and what the commit will do; if it fails, the change fails before its commit.
 pub(crate) fn change<T>(
     path: &str,
     no_wait: Option<bool>,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
     change: impl FnOnce(&mut Image, &mut CommitOptions<'_>) -> Result<T>,
 ) -> Outcome<T> {
     let at = |stage| move |error: Error| Failure::new(stage, path, &error);
     let file = FileStorage::open(Path::new(path), Access::Write).map_err(at(Stage::Open))?;
-    let lock = lock(&file, Intent::Change, no_wait, waiting).map_err(at(Stage::Open))?;
+    let lock = lock_to_change(&file, no_wait, event).map_err(at(Stage::Open))?;
     let mut image = Image::open(Box::new(file)).map_err(at(Stage::Open))?;
-    // QEMU looks for a writer before it has locked; so we look again before we commit.
-    let mut prepared = |_: &_| lock.reprobe();
+    let mut prepared = |planned: &PlannedCommit<'_>| {
+        event(ChangeEvent::planned(planned_commit(planned)))?;
+        // QEMU looks for a writer before it has locked; so we look again, last of all.
+        lock.reprobe()
+    };
     let mut options = CommitOptions::asking(&mut prepared);
     change(&mut image, &mut options).map_err(|error| {
         let stage = match error.kind() {
@@ -38,6 +44,17 @@ pub(crate) fn change<T>(
     })
 }
 
+/// Takes the lock for a change; `event` hears, after a second, of another Calque that has the image.
+pub(crate) fn lock_to_change(
+    file: &FileStorage,
+    no_wait: Option<bool>,
+    event: &mut Callback<'_, ChangeEvent>,
+) -> Result<ImageLock> {
+    let mut on_wait = |holder: &str| Ok(event(ChangeEvent::waiting_for(holder))?);
+    let policy = LockPolicy { wait: no_wait != Some(true), on_wait: Some(&mut on_wait) };
+    ImageLock::acquire(file, Intent::Change, policy)
+}
+
 /// Takes a lock; `waiting` hears, after a second, of another Calque that has the image.
 pub(crate) fn lock(
     file: &FileStorage,
@@ -45,7 +62,10 @@ pub(crate) fn lock(
     no_wait: Option<bool>,
     waiting: &mut dyn FnMut(String),
 ) -> Result<ImageLock> {
-    let mut on_wait = |holder: &str| waiting(holder.to_owned());
+    let mut on_wait = |holder: &str| {
+        waiting(holder.to_owned());
+        Ok(())
+    };
     let policy = LockPolicy { wait: no_wait != Some(true), on_wait: Some(&mut on_wait) };
     ImageLock::acquire(file, intent, policy)
 }
@@ -58,7 +78,7 @@ pub(crate) fn read<T>(
     force_share: Option<bool>,
     read: impl FnMut(&Image, &FileStorage) -> Result<T>,
 ) -> Outcome<T> {
-    read_with(Image::open, path, force_share, read)
+    read_with(Image::open_to_show, path, force_share, read)
 }
 
 /// [`read`] of an image that is opened by `open`.

@@ -1,20 +1,29 @@
 //! The operations on internal snapshots. Each change is one commit on an image that is ours alone.
 
-use qcow2::{Bitmaps, Committed, NewSnapshot};
+use qcow2::{Bitmaps, Committed, Error, Kind, NewSnapshot};
 
-use crate::report::{commit_report, describe_snapshot, opening};
+use crate::callback::Callback;
+use crate::report::{commit_report, describe_snapshot, hex, opening};
 use crate::session::{change, read};
 use crate::types::{
-    Outcome, SnapshotApplyRequest, SnapshotCreateRequest, SnapshotDeleteRequest,
-    SnapshotListReport, SnapshotListRequest, SnapshotRenameRequest, SnapshotReport,
+    Bytes, ChangeEvent, Outcome, SnapshotApplyRequest, SnapshotCreateRequest,
+    SnapshotDeleteRequest, SnapshotListReport, SnapshotListRequest, SnapshotRenameRequest,
+    SnapshotReport,
 };
 
-/// Lists the snapshots. Takes no lock and writes nothing.
+/// Lists the snapshots. Takes no lock and writes nothing; on request it flushes what others wrote.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn snapshot_list(request: SnapshotListRequest) -> Outcome<SnapshotListReport> {
     read(&request.path, request.force_share, |image, _| {
-        let snapshots = image.snapshots()?.iter().map(describe_snapshot).collect();
-        Ok(SnapshotListReport { snapshots })
+        if request.settled == Some(true) {
+            image.ensure_settled()?;
+        }
+        let snapshots = image.listed_snapshots()?.iter().map(describe_snapshot).collect();
+        Ok(SnapshotListReport {
+            snapshots,
+            virtual_size: Bytes(image.header().size),
+            commit_fields: hex(&image.header().commit_fields()),
+        })
     })
     .map_err(opening)
 }
@@ -23,12 +32,12 @@ pub fn snapshot_list(request: SnapshotListRequest) -> Outcome<SnapshotListReport
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn snapshot_create(
     request: SnapshotCreateRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<SnapshotReport> {
-    change(&request.path, request.no_wait, waiting, |image, options| {
+    change(&request.path, request.no_wait, event, |image, options| {
         let new = NewSnapshot {
             name: request.name.as_bytes(),
-            least_id: request.least_id.map_or(0, |id| u64::from(id.0)),
+            least_id: request.least_id.map_or(0, |id| id.0),
             date_sec: request.date_sec.0,
             date_nsec: request.date_nsec.0,
         };
@@ -41,10 +50,10 @@ pub fn snapshot_create(
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn snapshot_apply(
     request: SnapshotApplyRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<SnapshotReport> {
     let bitmaps = if request.drop_bitmaps == Some(true) { Bitmaps::Drop } else { Bitmaps::Refuse };
-    change(&request.path, request.no_wait, waiting, |image, options| {
+    change(&request.path, request.no_wait, event, |image, options| {
         image.apply_snapshot(request.selector.as_bytes(), bitmaps, options)
     })
     .map(report)
@@ -54,10 +63,14 @@ pub fn snapshot_apply(
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn snapshot_delete(
     request: SnapshotDeleteRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<SnapshotReport> {
-    change(&request.path, request.no_wait, waiting, |image, options| {
-        image.delete_snapshot(request.selector.as_bytes(), options)
+    change(&request.path, request.no_wait, event, |image, options| {
+        match (&request.selector, &request.id) {
+            (Some(name), None) => image.delete_snapshot(name.as_bytes(), options),
+            (None, Some(id)) => image.delete_snapshot_by_id(id.as_bytes(), options),
+            _ => Err(Error::new(Kind::InvalidArgument, "either a name or an ID is needed")),
+        }
     })
     .map(report)
 }
@@ -66,9 +79,9 @@ pub fn snapshot_delete(
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn snapshot_rename(
     request: SnapshotRenameRequest,
-    waiting: &mut dyn FnMut(String),
+    event: &mut Callback<'_, ChangeEvent>,
 ) -> Outcome<SnapshotReport> {
-    change(&request.path, request.no_wait, waiting, |image, options| {
+    change(&request.path, request.no_wait, event, |image, options| {
         image.rename_snapshot(request.selector.as_bytes(), request.name.as_bytes(), options)
     })
     .map(report)

@@ -1,7 +1,7 @@
 //! `native` of `calque:host`: the operations of `calque-api`, each registered with one line.
 
 use calque_api as api;
-use calque_api::callback::with_callback;
+use calque_api::callback::{Callback, with_callback, with_listener};
 use calque_api::types::{Outcome, Reply};
 use rquickjs::prelude::Opt;
 use rquickjs::{Ctx, Exception, Function, Object, Result, Value};
@@ -18,12 +18,30 @@ pub fn operations<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     native.set("imageCheck", plain(ctx, api::image_check)?)?;
     native.set("imageCreate", calling(ctx, api::image_create)?)?;
     native.set("imageGrow", calling(ctx, api::image_grow)?)?;
-    native.set("imageClone", calling(ctx, api::image_clone)?)?;
+    native.set("imageClone", telling(ctx, api::image_clone)?)?;
+    native.set("imageConvert", telling(ctx, api::image_convert)?)?;
+    native.set("imageUsers", plain(ctx, api::image_users)?)?;
     native.set("snapshotList", plain(ctx, api::snapshot_list)?)?;
     native.set("snapshotCreate", calling(ctx, api::snapshot_create)?)?;
     native.set("snapshotApply", calling(ctx, api::snapshot_apply)?)?;
     native.set("snapshotDelete", calling(ctx, api::snapshot_delete)?)?;
     native.set("snapshotRename", calling(ctx, api::snapshot_rename)?)?;
+    native.set("fileStamp", plain(ctx, api::file_stamp)?)?;
+    native.set("fileRemove", plain(ctx, api::file_remove)?)?;
+    native.set("storeOpen", plain(ctx, api::store_open)?)?;
+    native.set("storeLock", calling(ctx, api::store_lock)?)?;
+    native.set("storeUnlock", plain(ctx, api::store_unlock)?)?;
+    native.set("storeRead", plain(ctx, api::store_read)?)?;
+    native.set("storeList", plain(ctx, api::store_list)?)?;
+    native.set("storeStat", plain(ctx, api::store_stat)?)?;
+    native.set("storeMakeDirectory", plain(ctx, api::store_make_directory)?)?;
+    native.set("storeCreate", plain(ctx, api::store_create)?)?;
+    native.set("storeReplace", plain(ctx, api::store_replace)?)?;
+    native.set("storeAppend", plain(ctx, api::store_append)?)?;
+    native.set("storeRename", plain(ctx, api::store_rename)?)?;
+    native.set("storeLink", plain(ctx, api::store_link)?)?;
+    native.set("storeRemove", plain(ctx, api::store_remove)?)?;
+    native.set("storeSync", plain(ctx, api::store_sync)?)?;
     Ok(native)
 }
 
@@ -41,10 +59,40 @@ where
     })
 }
 
-/// An operation that calls back on the way: `waiting` with the holder of a lock, or `progress`.
+/// An operation that obeys its callback: an exception there is an error on its way.
 fn calling<'js, Q, C, R>(
     ctx: &Ctx<'js>,
+    operation: fn(Q, &mut Callback<'_, C>) -> Outcome<R>,
+) -> Result<Function<'js>>
+where
+    Q: DeserializeOwned + 'static,
+    C: Serialize + 'static,
+    R: Serialize + 'static,
+{
+    with_function(ctx, move |request, call| {
+        with_callback(call, |callback| operation(request, callback))
+    })
+}
+
+/// An operation that only tells how far it is.
+fn telling<'js, Q, C, R>(
+    ctx: &Ctx<'js>,
     operation: fn(Q, &mut dyn FnMut(C)) -> Outcome<R>,
+) -> Result<Function<'js>>
+where
+    Q: DeserializeOwned + 'static,
+    C: Serialize + 'static,
+    R: Serialize + 'static,
+{
+    with_function(ctx, move |request, call| {
+        with_listener(call, |callback| operation(request, callback))
+    })
+}
+
+/// A function of a request and of a callback, which `run` gets as a function of Rust.
+fn with_function<'js, Q, C, R>(
+    ctx: &Ctx<'js>,
+    run: impl Fn(Q, &mut dyn FnMut(C) -> Result<()>) -> Result<Outcome<R>> + 'js,
 ) -> Result<Function<'js>>
 where
     Q: DeserializeOwned + 'static,
@@ -57,12 +105,11 @@ where
             end::on_unwind(|| {
                 let request = from_javascript(&ctx, request)?;
                 let callback = optional_function(&ctx, callback)?;
-                let call = |argument: C| match &callback {
+                let mut call = |argument: C| match &callback {
                     Some(function) => function.call::<_, ()>((into_javascript(&ctx, argument)?,)),
                     None => Ok(()),
                 };
-                let outcome = with_callback(call, |callback| operation(request, callback))?;
-                into_javascript(&ctx, Reply::from(outcome))
+                into_javascript(&ctx, Reply::from(run(request, &mut call)?))
             })
         },
     )

@@ -12,7 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rquickjs::function::IntoJsFunc;
 use rquickjs::module::{Declarations, Exports, ModuleDef};
+use rquickjs::prelude::Opt;
 use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, TypedArray, Value};
+use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
 
 use crate::{end, native};
 
@@ -21,6 +24,9 @@ pub const MODULE: &str = "calque:host";
 
 /// What a shell reports of a program that a closed pipe ended.
 const CLOSED_PIPE: i32 = 128 + 13;
+
+/// As many random bytes as Web Crypto gives at once.
+const MAX_RANDOM_BYTES: f64 = 65_536.0;
 
 /// The status of a program that could not take its arguments, or not deliver its result.
 const FAILED: i32 = 1;
@@ -59,8 +65,14 @@ fn host<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     host.set("argv", arguments())?;
     host.set("stdout", stream(ctx, Output::Results)?)?;
     host.set("stderr", stream(ctx, Output::Messages)?)?;
+    let stdin = Object::new(ctx.clone())?;
+    stdin.set("isTerminal", io::stdin().is_terminal())?;
+    host.set("stdin", stdin)?;
     function(&host, "env", |name: String| end::on_unwind(|| environment(&name)))?;
     function(&host, "now", |ctx: Ctx<'js>| end::on_unwind(|| now(&ctx)))?;
+    function(&host, "randomBytes", |ctx: Ctx<'js>, count: f64| {
+        end::on_unwind(|| random_bytes(&ctx, count))
+    })?;
     function(&host, "readLine", |ctx: Ctx<'js>, prompt: String| {
         end::on_unwind(|| read_line(&ctx, &prompt))
     })?;
@@ -74,9 +86,9 @@ fn stream<'js>(ctx: &Ctx<'js>, output: Output) -> Result<Object<'js>> {
     if let Some(columns) = output.columns() {
         stream.set("columns", columns)?;
     }
-    function(&stream, "write", move |data: Value<'js>| {
+    function(&stream, "write", move |data: Value<'js>, hint: Opt<Option<String>>| {
         end::on_unwind(|| {
-            output.write(&bytes(&data)?);
+            output.write(&bytes(&data)?, hint.0.flatten().as_deref());
             Ok::<_, rquickjs::Error>(())
         })
     })?;
@@ -108,7 +120,7 @@ fn arguments() -> Vec<String> {
         .map(|argument| {
             argument.into_string().unwrap_or_else(|raw| {
                 let text = format!("error: Argument is not valid UTF-8: {}\n", raw.display());
-                Output::Messages.write(text.as_bytes());
+                Output::Messages.write(text.as_bytes(), None);
                 end::with_status(FAILED)
             })
         })
@@ -133,10 +145,28 @@ fn now<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     Ok(now)
 }
 
+/// Bytes that nobody can guess, from the kernel.
+fn random_bytes<'js>(ctx: &Ctx<'js>, count: f64) -> Result<TypedArray<'js, u8>> {
+    if !(0.0..=MAX_RANDOM_BYTES).contains(&count) || count.fract() != 0.0 {
+        return Err(Exception::throw_range(ctx, "no number of random bytes"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    let mut bytes = vec![0; count as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(more) => filled += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Exception::throw_internal(ctx, &errno.to_string())),
+        }
+    }
+    TypedArray::new(ctx.clone(), bytes)
+}
+
 /// Shows a prompt and waits for a line, which comes without its end; nothing at the end of input.
 /// The promise is there for the other runtimes: this one has been kept when it is made.
 fn read_line<'js>(ctx: &Ctx<'js>, prompt: &str) -> Result<Promise<'js>> {
-    Output::Results.write(prompt.as_bytes());
+    Output::Results.write(prompt.as_bytes(), None);
     let mut line = Vec::new();
     let answer = match io::stdin().lock().read_until(b'\n', &mut line) {
         Ok(0) | Err(_) => None,
@@ -176,9 +206,9 @@ impl Output {
     }
 
     /// Writes everything. Whoever closed the pipe has read enough, and the program ends as others
-    /// do. Any other failure is said, for a result that did not arrive is no success; a message
-    /// that did not has nowhere left to go.
-    fn write(self, bytes: &[u8]) {
+    /// do. Any other failure is said, with the hint behind it, for a result that did not arrive is
+    /// no success. A message that did not has nowhere left to go, and the work goes on.
+    fn write(self, bytes: &[u8], hint: Option<&str>) {
         let written = match self {
             Self::Results => {
                 let mut stdout = io::stdout().lock();
@@ -187,18 +217,18 @@ impl Output {
             Self::Messages => io::stderr().write_all(bytes),
         };
         match (written, self) {
-            (Ok(()), _) => {}
-            (Err(error), _) if error.kind() == ErrorKind::BrokenPipe => {
+            (Ok(()), _) | (Err(_), Self::Messages) => {}
+            (Err(error), Self::Results) if error.kind() == ErrorKind::BrokenPipe => {
                 end::with_status(CLOSED_PIPE)
             }
             (Err(error), Self::Results) => {
                 let reason = error.to_string();
                 let reason = reason.split(" (os error").next().unwrap_or(&reason);
-                let text = format!("error: Cannot write to standard output: {reason}\n");
-                Self::Messages.write(text.as_bytes());
+                let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+                let text = format!("error: Cannot write to standard output: {reason}\n{hint}");
+                Self::Messages.write(text.as_bytes(), None);
                 end::with_status(FAILED)
             }
-            (Err(_), Self::Messages) => end::with_status(FAILED),
         }
     }
 }

@@ -6,16 +6,22 @@
 use std::io::Read;
 use std::ops::Range;
 
+use ruzstd::decoding::StreamingDecoder;
+
 use crate::error::{Error, Kind, Result, corrupt};
 use crate::format::header::{Compression, Encryption, autoclear};
 use crate::format::mapping::{self, COPIED, Mapping};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, Slot, slots};
+use crate::plan::{Goal, Planner, Slot};
 use crate::storage::Storage;
 use crate::transaction::{CommitOptions, Committed, Space, commit, ensure_settled};
 
 /// New data is placed and written in pieces of at most this many bytes.
 const BATCH_BYTES: u64 = 1 << 20;
+
+/// Largest window of a Zstandard frame that is decoded, as its specification recommends; four times
+/// the largest cluster.
+const MAX_WINDOW_BYTES: u64 = 8 << 20;
 
 /// Which content of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +167,7 @@ impl Content<'_> {
             }
             Mapping::Compressed { offset, length } => {
                 if self.inflated.as_ref().is_none_or(|(known, _)| *known != entry) {
-                    self.inflated = Some((entry, self.inflate(offset, length)?));
+                    self.inflated = Some((entry, self.image.inflate(offset, length)?));
                 }
                 let (_, bytes) = self.inflated.as_ref().expect("just set");
                 piece.copy_from_slice(&bytes[inside..inside + piece.len()]);
@@ -198,28 +204,32 @@ impl Content<'_> {
         }
         Ok(self.table.as_ref().expect("just set").1[index])
     }
+}
 
-    /// Decompresses one cluster. Input and output are bounded by the entry and the cluster size.
-    fn inflate(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+impl Image {
+    /// Decompresses the cluster whose data begins at host offset `offset` and takes at most
+    /// `length` bytes. Input and output are bounded by the entry and the cluster size, memory by a
+    /// window that no writer exceeds.
+    pub(crate) fn inflate(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let bad = |_| corrupt(format!("Compressed cluster at {offset:#x} is damaged"), offset);
-        if offset >= self.image.file_bytes {
+        if offset >= self.file_bytes {
             return Err(corrupt(
                 format!("Compressed cluster at {offset:#x} is outside the image"),
                 offset,
             ));
         }
-        let mut input = vec![0; usize::try_from(length).expect("at most a cluster and a sector")];
-        self.image.storage.read_at(&mut input, offset)?;
-        let size = usize::try_from(self.image.header.cluster_bytes()).expect("at most 2 MiB");
+        let mut input = vec![0; usize::try_from(length).expect("at most two clusters")];
+        self.storage.read_at(&mut input, offset)?;
+        let size = usize::try_from(self.header.cluster_bytes()).expect("at most 2 MiB");
         let mut output = vec![0; size];
-        match self.image.header.compression {
+        match self.header.compression {
             Compression::Zlib => {
                 flate2::read::DeflateDecoder::new(input.as_slice())
                     .read_exact(&mut output)
                     .map_err(bad)?;
             }
             Compression::Zstd => {
-                ruzstd::decoding::StreamingDecoder::new(input.as_slice())
+                StreamingDecoder::new_with_max_window_size(input.as_slice(), MAX_WINDOW_BYTES)
                     .map_err(|_| std::io::Error::other("zstd"))
                     .and_then(|mut decoder| decoder.read_exact(&mut output))
                     .map_err(bad)?;
@@ -254,17 +264,17 @@ impl<'a> Replacement<'a> {
     /// Writes new data clusters, noting them in `placed`, and describes the mapping to commit.
     fn goal(mut self, placed: &mut Vec<Range<u64>>) -> Result<(Planner<'a>, Goal)> {
         let header = &self.image.header;
-        let mut active = slots(self.planner.active_l1());
+        let mut active = self.planner.active()?;
         let mut fresh = Vec::new();
         let used = usize::try_from(header.l1_entries_for(header.size)).expect("at most 2^22");
         for (index, slot) in active.iter_mut().enumerate().take(used) {
             let span = header.l1_entry_span();
             let guest = index as u64 * span..((index as u64 + 1) * span).min(header.size);
-            if *slot == Slot::Table(0) && !self.has_data(&guest) {
+            if *slot == Slot::NONE && !self.has_data(&guest) {
                 continue;
             }
             if let Some(table) = self.replace_table(guest, placed)? {
-                *slot = Slot::Fresh(fresh.len());
+                *slot = Slot::new(fresh.len());
                 fresh.push(table);
             }
         }

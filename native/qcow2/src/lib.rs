@@ -1,4 +1,4 @@
-//! Reads and changes qcow2 images: crash-safe internal snapshots, clones, checks.
+//! Reads and changes qcow2 images: crash-safe internal snapshots, clones, conversions, checks.
 //!
 //! Knows nothing of instances, JSON or JavaScript. Every change of an existing image is a *plan*
 //! handed to one transaction, which commits it by writing one 512-byte sector; whatever happens
@@ -7,6 +7,7 @@
 pub mod check;
 pub mod clone;
 mod content;
+pub mod convert;
 mod create;
 pub mod error;
 pub mod format;

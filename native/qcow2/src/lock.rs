@@ -26,18 +26,21 @@
 //! writer without any lock (a loop device, a QEMU with `locking=off`) is looked for: the kernel is
 //! asked whether there is any other writer, and unless it says no, `/proc` and `/sys` are walked.
 
+mod file;
 mod message;
 mod queue;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-pub use message::{Holder, Usage};
+pub use file::{FileLock, Sharing};
+pub use users::{Holder, Usage, users};
 
 use crate::error::{Error, Kind, Result};
 use crate::os::{filesystem, lease, ofd, processes};
@@ -63,14 +66,18 @@ pub enum Intent {
     Change,
 }
 
+/// Hears the holder's name, once, after one second of waiting for another Calque. An error ends the
+/// waiting and is the result.
+pub type OnWait<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
+
 /// What to do when somebody else has the image.
 #[derive(Default)]
 pub struct LockPolicy<'a> {
     /// Wait for another Calque as long as it takes, and two seconds for a foreign reader. A
     /// foreign writer is never waited for.
     pub wait: bool,
-    /// Called once, with the holder's name, after one second of waiting for another Calque.
-    pub on_wait: Option<&'a mut dyn FnMut(&str)>,
+    /// Who is told of a long wait.
+    pub on_wait: Option<OnWait<'a>>,
 }
 
 /// An image that is ours for an [`Intent`], until this is dropped.
@@ -272,14 +279,4 @@ impl Drop for ImageLock {
 
 fn replaced() -> Error {
     Error::new(Kind::Busy, "The file was replaced by another one of that name")
-}
-
-/// Who uses the image now. Takes nothing; the answer may be stale when it arrives.
-///
-/// Fails with [`Kind::LocksUnsupported`] where the file system has no such locks.
-pub fn probe(file: &FileStorage) -> Result<Usage> {
-    let is_calque = queue::is_held(file)?;
-    let holder = Survey::of(file.file()).map_err(lock_error)?.holder();
-    let holder = if is_calque { Holder::Calque } else { holder };
-    Ok(message::usage(file, holder))
 }

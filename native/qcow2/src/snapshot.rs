@@ -66,13 +66,14 @@ impl Image {
         let mut after = carried(entries, self.header.size);
         after.push(SnapshotAfter::New(entry.clone()));
         let goal = Goal {
-            active: Some(slots(planner.active_l1())),
+            active: Some(planner.active()?),
             snapshots: Some(after),
             ..Goal::same(&self.header)
         };
+        options.snapshot = Some(entry);
         let plan = planner.plan(goal)?;
         let done = commit(self, plan, options)?;
-        Ok(Committed { snapshot: Some(entry), ..done })
+        Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
     /// Makes the content and the size of the active disk those of a snapshot, which stays. `selector`
@@ -122,14 +123,15 @@ impl Image {
         let snapshots = snapshots.filter(|_| size != self.header.size);
         let goal = Goal {
             size,
-            active: Some(slots(&l1)),
+            active: Some(slots(l1)),
             snapshots,
             drop_bitmaps: has_bitmaps,
             ..Goal::same(&self.header)
         };
+        options.snapshot = Some(entry);
         let plan = planner.plan(goal)?;
         let done = commit(self, plan, options)?;
-        Ok(Committed { snapshot: Some(entry), ..done })
+        Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
     /// Deletes the snapshot named `name` and frees what only it used. Works on a full disk: see
@@ -145,13 +147,24 @@ impl Image {
         self.delete_at(index, options)
     }
 
+    /// The same for the snapshot of that id, whatever its name is and whoever shares it.
+    pub fn delete_snapshot_by_id(
+        &mut self,
+        id: &[u8],
+        options: &mut CommitOptions<'_>,
+    ) -> Result<Committed> {
+        self.ensure_changeable()?;
+        let index = lookup::by_id(&self.snapshots()?, id)?;
+        self.delete_at(index, options)
+    }
+
     fn delete_at(&mut self, index: usize, options: &mut CommitOptions<'_>) -> Result<Committed> {
         let planner = Planner::new(self)?;
-        let entry = planner.snapshots()[index].clone();
+        options.snapshot = Some(planner.snapshots()[index].clone());
         let mut after = carried(planner.snapshots(), self.header.size);
         after.remove(index);
         let goal = Goal {
-            active: Some(slots(planner.active_l1())),
+            active: Some(planner.active()?),
             snapshots: Some(after),
             ..Goal::same(&self.header)
         };
@@ -162,7 +175,7 @@ impl Image {
             }
             result => result?,
         };
-        Ok(Committed { snapshot: Some(entry), ..done })
+        Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
     /// Gives the snapshot that `selector` names (an id, else a name) another name. Its id stays.
@@ -184,11 +197,11 @@ impl Image {
         let mut after = carried(entries, self.header.size);
         let SnapshotAfter::Kept { entry, .. } = &mut after[index] else { unreachable!("carried") };
         entry.name = name.to_vec();
-        let entry = entry.clone();
+        options.snapshot = Some(entry.clone());
         let goal = Goal { snapshots: Some(after), ..Goal::same(&self.header) };
         let plan = planner.plan(goal)?;
         let done = commit(self, plan, options)?;
-        Ok(Committed { snapshot: Some(entry), ..done })
+        Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
     /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What lies

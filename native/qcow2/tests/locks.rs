@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qcow2::lock::{Holder, ImageLock, Intent, LockPolicy, probe};
+use qcow2::lock::{Holder, ImageLock, Intent, LockPolicy, Usage, users};
 use qcow2::storage::{Access, FileStorage};
 use qcow2::{Error, Kind};
 
@@ -48,6 +48,10 @@ impl Scene {
     fn acquire_waiting(&self, intent: Intent) -> Result<ImageLock, Error> {
         let policy = LockPolicy { wait: true, on_wait: None };
         ImageLock::acquire(&self.open(intent), intent, policy)
+    }
+
+    fn usage(&self) -> Usage {
+        users(&[self.path()]).pop().unwrap().unwrap()
     }
 
     /// The sentence that each intent is refused with, not waiting.
@@ -182,7 +186,7 @@ fn some(reason: &str) -> Option<String> {
 fn a_free_image_is_had_for_everything() {
     let scene = Scene::new();
     assert_eq!(scene.refusals(), [None, None, None]);
-    assert_eq!(probe(&scene.open(Intent::Read)).unwrap().holder, Holder::Nobody);
+    assert_eq!(scene.usage().holder, Holder::Nobody);
 }
 
 #[test]
@@ -191,7 +195,7 @@ fn a_force_shared_reader_keeps_from_changing_only() {
     let _qemu = Other::qemu_io(&["-r", "-U"], scene.name());
     let reason = some("Failed to get shared \"consistent read\" lock");
     assert_eq!(scene.refusals(), [None, None, reason]);
-    assert_eq!(probe(&scene.open(Intent::Read)).unwrap().holder, Holder::Reader);
+    assert_eq!(scene.usage().holder, Holder::Reader);
 }
 
 #[test]
@@ -199,9 +203,9 @@ fn a_reader_keeps_from_changing_only() {
     let scene = Scene::new();
     let qemu = Other::qemu_io(&["-r"], scene.name());
     assert_eq!(scene.refusals(), [None, None, some("Failed to get \"write\" lock")]);
-    let usage = probe(&scene.open(Intent::Read)).unwrap();
+    let usage = scene.usage();
     assert_eq!(usage.holder, Holder::Reader);
-    assert_eq!(usage.processes, [format!("qemu-io (process {})", qemu.id())]);
+    assert_eq!(usage.name, Some(format!("qemu-io (process {})", qemu.id())));
 }
 
 #[test]
@@ -231,7 +235,7 @@ fn a_writer_keeps_from_everything_at_once_and_is_named() {
         qemu.id()
     );
     assert_eq!(error.hint, Some(hint));
-    assert_eq!(probe(&scene.open(Intent::Read)).unwrap().holder, Holder::Writer);
+    assert_eq!(scene.usage().holder, Holder::Writer);
 }
 
 #[test]
@@ -325,6 +329,7 @@ fn another_calque_is_waited_for_with_a_word_after_one_second() {
                 thread::sleep(Duration::from_millis(300));
                 drop(other);
             });
+            Ok(())
         };
         let policy = LockPolicy { wait: true, on_wait: Some(&mut on_wait) };
         let lock = ImageLock::acquire(&storage, intent, policy).unwrap();
@@ -345,11 +350,59 @@ fn another_calque_is_refused_at_once_where_waiting_is_not_wanted() {
     let reasons = [shared.clone(), shared, some("Failed to get \"write\" lock")];
     assert_eq!(scene.refusals(), reasons);
     assert!(began.elapsed() < Duration::from_millis(500));
-    let usage = probe(&scene.open(Intent::Read)).unwrap();
+    let usage = scene.usage();
     assert_eq!(usage.holder, Holder::Calque);
-    assert!(usage.processes[0].ends_with(&format!("(process {})", other.id())), "{usage:?}");
+    assert!(usage.name.unwrap().ends_with(&format!("(process {})", other.id())));
     let hint = scene.acquire(Intent::Change).unwrap_err().hint.unwrap();
     assert!(hint.ends_with(&format!("(process {})", other.id())), "{hint}");
+}
+
+#[test]
+fn one_look_tells_the_users_of_many_images_apart() {
+    let scenes = [(); 6].map(|()| Scene::new());
+    let [free, reader, writer, calque, unlocked, read] = &scenes;
+    let reading = Other::qemu_io(&["-r"], reader.name());
+    let writing = Other::qemu_io(&[], writer.name());
+    let changing = Other::calque(Intent::Change, calque.name());
+    let unlocking = Other::shell("exec 9<>\"$0\"", unlocked.name());
+    let _looking = Other::shell("exec 9<\"$0\"", read.name());
+    let missing = free.directory.path().join("missing.qcow2");
+    let mut paths: Vec<_> = scenes.iter().map(Scene::path).collect();
+    paths.extend([missing, writer.path()]);
+
+    let mut found = users(&paths).into_iter();
+    let mut next = || found.next().unwrap().map(|it| (it.holder, it.name.unwrap_or_default()));
+    let named = |name: &str, other: &Other| format!("{name} (process {})", other.id());
+    assert_eq!(next().unwrap(), (Holder::Nobody, String::new()));
+    assert_eq!(next().unwrap(), (Holder::Reader, named("qemu-io", &reading)));
+    assert_eq!(next().unwrap(), (Holder::Writer, named("qemu-io", &writing)));
+    let (holder, name) = next().unwrap();
+    assert_eq!(holder, Holder::Calque);
+    assert!(name.ends_with(&format!("(process {})", changing.id())), "{name}");
+    assert_eq!(next().unwrap(), (Holder::Unlocked, named("sh", &unlocking)));
+    assert_eq!(next().unwrap(), (Holder::Nobody, String::new()));
+    assert_eq!(next().unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(next().unwrap(), (Holder::Writer, named("qemu-io", &writing)));
+}
+
+/// A Calque that waits for a reader to go stands in the queue; the reader has the image.
+#[test]
+fn a_calque_in_the_queue_does_not_hide_who_has_the_image() {
+    let scene = Scene::new();
+    let reading = Other::qemu_io(&["-r"], scene.name());
+    let path = scene.path();
+    let waiting = thread::spawn(move || {
+        let file = FileStorage::open(&path, Access::Write).unwrap();
+        let policy = LockPolicy { wait: true, on_wait: None };
+        ImageLock::acquire(&file, Intent::Change, policy).map(drop)
+    });
+    // It waits for two seconds.
+    thread::sleep(Duration::from_millis(500));
+    let usage = scene.usage();
+    assert_eq!(usage.holder, Holder::Reader);
+    assert_eq!(usage.name, Some(format!("qemu-io (process {})", reading.id())));
+    drop(reading);
+    waiting.join().unwrap().unwrap();
 }
 
 /// The first of the waiting ones took the others, which have the file open for writing, for writers
@@ -509,9 +562,12 @@ fn a_loop_device_is_a_writer_without_locks() {
     };
     let device = String::from_utf8(losetup.stdout).unwrap().trim().to_owned();
     let result = scene.acquire(Intent::Change);
+    let usage = scene.usage();
     Command::new("losetup").args(["-d", &device]).status().unwrap();
     let hint = result.unwrap_err().hint.unwrap();
     assert!(hint.ends_with(&format!("\nIt is attached to the loop device {device}")), "{hint}");
+    assert_eq!(usage.holder, Holder::Unlocked);
+    assert_eq!(usage.name, Some(format!("the loop device {device}")));
     // It is detached in the background.
     wait_until(|| scene.acquire(Intent::Change).is_ok());
 }

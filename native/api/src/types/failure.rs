@@ -118,14 +118,16 @@ pub enum Stage {
 }
 
 macro_rules! failure_codes {
-    ($($kind:ident),* $(,)?) => {
-        /// The closed list of failure codes: the core's [`qcow2::Kind`] in kebab-case, one to one.
+    (core: $($kind:ident),*; store: $($(#[$doc:meta])* $code:ident),* $(,)?) => {
+        /// The closed list of failure codes, in kebab-case: the core's [`qcow2::Kind`], one to one,
+        /// and what only a store's files can be.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
         #[serde(rename_all = "kebab-case")]
         #[cfg_attr(feature = "napi", napi_derive::napi(string_enum = "kebab-case"))]
         #[allow(missing_docs, reason = "each is documented at the core's `Kind`")]
         pub enum FailureCode {
             $($kind,)*
+            $($(#[$doc])* $code,)*
         }
 
         impl From<qcow2::Kind> for FailureCode {
@@ -139,9 +141,18 @@ macro_rules! failure_codes {
 }
 
 failure_codes! {
-    NotFound, PermissionDenied, ReadOnly, NotAFile, WrongFormat, UnsupportedVersion,
+    core: NotFound, PermissionDenied, ReadOnly, NotAFile, WrongFormat, UnsupportedVersion,
     UnsupportedFeature, InvalidHeader, InvalidSnapshotTable, MarkedCorrupt, MarkedDirty, Corrupt,
     InUse, LocksUnsupported, Busy, Unsettled, NoSpace, Io, SnapshotNotFound,
     SnapshotExists, SnapshotAmbiguous, InvalidName, TooManySnapshots, RefcountOverflow, TooLarge,
-    HasBitmaps, HasSnapshots, CannotShrink, TargetExists, CannotShare, InvalidArgument,
+    HasBitmaps, HasSnapshots, CannotShrink, TargetExists, CannotShare, InvalidArgument;
+    store:
+    /// Something else is where a directory should be.
+    NotADirectory,
+    /// The store belongs to somebody else, or others can write to it.
+    NotOurs,
+    /// A file that should be text is not UTF-8.
+    NotText,
+    /// Something is mounted on it.
+    Mounted,
 }

@@ -227,4 +227,7 @@ pub struct CommitReport {
     /// Why some were not; the change itself is committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub punch_failure: Option<String>,
+    /// Why what a deleted snapshot used leaks until the next change; the snapshot is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recount_failure: Option<String>,
 }

@@ -43,6 +43,9 @@ pub struct SnapshotListRequest {
     pub path: String,
     /// Reads also while somebody writes (`-U`).
     pub force_share: Option<bool>,
+    /// Answers only with what a power cut would not take back: flushes first, and is `unsettled`
+    /// where the medium has another header than the cache.
+    pub settled: Option<bool>,
 }
 
 /// The snapshots of an image, in the order of their table.
@@ -52,6 +55,10 @@ pub struct SnapshotListRequest {
 pub struct SnapshotListReport {
     /// In the order of their table.
     pub snapshots: Vec<SnapshotInfo>,
+    /// The size of the disk.
+    pub virtual_size: Bytes,
+    /// Bytes 24 to 71 of the header that names this table, in hexadecimal.
+    pub commit_fields: String,
 }
 
 /// Asks for a snapshot of what the disk holds now.
@@ -64,7 +71,7 @@ pub struct SnapshotCreateRequest {
     /// The name, which no other snapshot may have.
     pub name: String,
     /// The id is at least this, whatever the image holds.
-    pub least_id: Option<Whole>,
+    pub least_id: Option<Bytes>,
     /// When it is taken, in seconds since 1970.
     pub date_sec: Whole,
     /// And nanoseconds.
@@ -95,8 +102,10 @@ pub struct SnapshotApplyRequest {
 pub struct SnapshotDeleteRequest {
     /// The image.
     pub path: String,
-    /// The name.
-    pub selector: String,
+    /// The name, which no other snapshot has.
+    pub selector: Option<String>,
+    /// The id, instead of the name.
+    pub id: Option<String>,
     /// Refuses instead of waiting for another Calque.
     pub no_wait: Option<bool>,
 }

@@ -7,40 +7,7 @@ use super::Intent;
 use super::survey::CALQUE;
 use crate::error::{Error, Kind};
 use crate::os::processes::{self, Opener, Process};
-use crate::storage::FileStorage;
-
-/// Who uses an image, as far as locks tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// Nobody who locks.
-    Nobody,
-    /// A Calque.
-    Calque,
-    /// A QEMU that only reads; the image may be the backing file of a running machine.
-    Reader,
-    /// A QEMU that writes: a virtual machine, `qemu-nbd`, a job.
-    Writer,
-    /// Another tool, with locks of its own kind.
-    Other,
-}
-
-/// Who uses an image, and which processes those are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// What kind of user.
-    pub holder: Holder,
-    /// `NAME (process ID)` of each, where the system lets us see them.
-    pub processes: Vec<String>,
-}
-
-pub(super) fn usage(file: &FileStorage, holder: Holder) -> Usage {
-    let processes = match holder {
-        Holder::Nobody => Vec::new(),
-        Holder::Calque => holders(file, |bytes| overlap(bytes, &CALQUE)),
-        _ => holders(file, is_foreign),
-    };
-    Usage { holder, processes: processes.iter().map(Process::to_string).collect() }
-}
+use crate::storage::{FileStorage, Identity};
 
 /// QEMU's sentence for somebody who comes second.
 pub(super) fn sentence(intent: Intent) -> &'static str {
@@ -57,9 +24,9 @@ pub(super) fn in_use(file: &FileStorage, reason: &str, holder: Option<String>) -
         lines.push(format!("Is another process using the image [{}]?", path.display()));
     }
     let found = || {
-        let mut processes = holders(file, is_foreign);
+        let mut processes = holders(file.identity(), is_foreign);
         if processes.is_empty() {
-            processes = holders(file, |bytes| overlap(bytes, &CALQUE));
+            processes = holders(file.identity(), |bytes| overlap(bytes, &CALQUE));
         }
         list(&processes).map(|names| format!("It is locked by {names}"))
     };
@@ -70,8 +37,16 @@ pub(super) fn in_use(file: &FileStorage, reason: &str, holder: Option<String>) -
 
 /// The Calque that holds `queue`, by name.
 pub(super) fn other_calque(file: &FileStorage, queue: &Range<u64>) -> String {
-    list(&holders(file, |bytes| overlap(bytes, queue)))
-        .unwrap_or_else(|| "another process".to_owned())
+    somebody(&holders(file.identity(), |bytes| overlap(bytes, queue)))
+}
+
+/// Whoever has locked a file that is there for nothing else, by name.
+pub(super) fn locker(identity: Identity) -> String {
+    somebody(&holders(identity, |_| true))
+}
+
+fn somebody(processes: &[Process]) -> String {
+    list(processes).unwrap_or_else(|| "another process".to_owned())
 }
 
 /// Three at most, for a sentence.
@@ -86,19 +61,24 @@ pub(super) fn list(processes: &[Process]) -> Option<String> {
 
 /// What a failed lock call means: some errors say that there are no such locks.
 pub(super) fn lock_error(error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => {
-            let error = Error::from(error);
-            Error::new(Kind::LocksUnsupported, error.reason())
-                .context("The file system cannot hold image locks")
-        }
-        _ => Error::from(error).context("Cannot lock the image"),
+    if means_no_locks(&error) {
+        let error = Error::from(error);
+        Error::new(Kind::LocksUnsupported, error.reason())
+            .context("The file system cannot hold image locks")
+    } else {
+        Error::from(error).context("Cannot lock the image")
     }
 }
 
-fn holders(file: &FileStorage, matches: impl Fn(&Range<u64>) -> bool) -> Vec<Process> {
+/// Whether a failed lock call says that there are no such locks here.
+pub(super) fn means_no_locks(error: &io::Error) -> bool {
+    let none = [libc::ENOLCK, libc::ENOSYS, libc::EOPNOTSUPP, libc::EINVAL];
+    error.raw_os_error().is_some_and(|errno| none.contains(&errno))
+}
+
+fn holders(identity: Identity, matches: impl Fn(&Range<u64>) -> bool) -> Vec<Process> {
     let holds = |opener: &Opener| opener.locked.iter().any(&matches);
-    let mut found: Vec<_> = processes::openers(file.identity())
+    let mut found: Vec<_> = processes::openers(identity)
         .into_iter()
         .filter(holds)
         .map(|opener| opener.process)
@@ -111,6 +91,12 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-fn is_foreign(bytes: &Range<u64>) -> bool {
+/// Whether a lock is not Calque's alone.
+pub(super) fn is_foreign(bytes: &Range<u64>) -> bool {
     bytes.start < CALQUE.start || bytes.end > CALQUE.end
+}
+
+/// Whether a lock is only on bytes that Calques take.
+pub(super) fn is_calques(bytes: &Range<u64>) -> bool {
+    !is_foreign(bytes)
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::Intent;
 use super::message::{self, in_use, lock_error};
 use super::survey::{CALQUE, Claim, Survey};
+use super::{Intent, OnWait};
 use crate::error::{Error, Result};
 use crate::os::ofd::{self, Mode};
 use crate::storage::FileStorage;
@@ -17,10 +17,7 @@ const QUEUE: Range<u64> = CALQUE.start + 1..CALQUE.start + 2;
 const PRESENCE: Range<u64> = CALQUE.start + 2..CALQUE.start + 3;
 
 /// How long somebody waits without hearing why.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// Called once with the holder's name.
-type OnWait<'a> = Option<&'a mut dyn FnMut(&str)>;
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// Marks this description as a Calque's, so that others do not take it for a writer without locks.
 pub(super) fn announce(file: &FileStorage, intent: Intent) -> Result<()> {
@@ -36,7 +33,7 @@ pub(super) fn enter(
     file: &FileStorage,
     intent: Intent,
     wait: bool,
-    on_wait: OnWait<'_>,
+    on_wait: Option<OnWait<'_>>,
 ) -> Result<()> {
     let mode = if intent == Intent::Change { Mode::Exclusive } else { Mode::Shared };
     let mut watch = Watch { intent, ..Watch::new(file, wait, on_wait) };
@@ -78,12 +75,12 @@ pub(super) struct Watch<'f, 'p> {
     file: &'f FileStorage,
     intent: Intent,
     wait: bool,
-    on_wait: OnWait<'p>,
+    on_wait: Option<OnWait<'p>>,
     began: Instant,
 }
 
 impl<'f, 'p> Watch<'f, 'p> {
-    pub(super) fn new(file: &'f FileStorage, wait: bool, on_wait: OnWait<'p>) -> Self {
+    pub(super) fn new(file: &'f FileStorage, wait: bool, on_wait: Option<OnWait<'p>>) -> Self {
         Self { file, intent: Intent::Read, wait, on_wait, began: Instant::now() }
     }
 
@@ -123,7 +120,7 @@ impl<'f, 'p> Watch<'f, 'p> {
         }
         let is_long = self.began.elapsed() >= SILENCE;
         if is_long && let Some(on_wait) = self.on_wait.take() {
-            on_wait(&message::other_calque(self.file, &QUEUE));
+            on_wait(&message::other_calque(self.file, &QUEUE))?;
         }
         pause(if is_long { 10..50 } else { 1..10 });
         Ok(is_long)

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use super::{Holder, Intent};
+use super::Intent;
+use super::users::Holder;
 use crate::os::ofd::{self, Held, Mode};
 
 /// Byte `USED + n`: somebody uses permission `n`.

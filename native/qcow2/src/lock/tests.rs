@@ -18,7 +18,8 @@ fn refusals(mode: Mode, bytes: Range<u64>) -> [Option<String>; 3] {
         let file = FileStorage::open(named.path(), Access::Write).unwrap();
         let refusal = ImageLock::acquire(&file, intent, LockPolicy::default()).err()?;
         assert_eq!(refusal.kind(), Kind::InUse);
-        assert_eq!(probe(&file).unwrap().holder, Holder::Other);
+        let usages = users(&[named.path()]);
+        assert_eq!(usages[0].as_ref().unwrap().holder, Holder::Other);
         Some(refusal.reason().to_owned())
     })
 }
