@@ -1,0 +1,54 @@
+// What happened to an instance: one line of JSON per committed operation, in its directory.
+//
+// A line is added after the commit and not flushed: the history tells of what is done, and nothing
+// depends on it. A power cut may take lines or tear one; what is no line of ours is skipped.
+
+import * as z from "zod/mini";
+
+import { type StoreAccess, timestamp } from "./access.ts";
+import { attempt } from "./files.ts";
+import { displayName } from "./list.ts";
+import { instancePaths } from "./paths.ts";
+import type { Whereabouts } from "./view.ts";
+
+const entry = z.looseObject({ when: z.string(), operation: z.string(), version: z.string() });
+
+/** When, what, by which version of Calque; and what else the operation has to tell. */
+export type HistoryEntry = z.infer<typeof entry>;
+
+/** What an operation tells of itself. */
+export interface Event {
+  readonly operation: string;
+  readonly [detail: string]: string | number;
+}
+
+export function historyLine(access: StoreAccess, { operation, ...details }: Event): string {
+  const { version } = access;
+  return `${JSON.stringify({ when: timestamp(access), operation, ...details, version })}\n`;
+}
+
+/** Adds a line. The operation is committed: that the line cannot be written is a warning. */
+export function remember(access: StoreAccess, where: Whereabouts, event: Event): void {
+  const { history } = instancePaths(where.directory);
+  const failure = attempt(() => access.files.append(history, historyLine(access, event)));
+  if (failure === undefined) return;
+  const { reason } = failure;
+  access.warn({ code: "history-unwritten", instance: displayName(where), reason });
+}
+
+/** The lines, oldest first. */
+export function readHistory({ files }: StoreAccess, where: Whereabouts): HistoryEntry[] {
+  const text = files.readOne(instancePaths(where.directory).history) ?? "";
+  return text.split("\n").flatMap((line) => {
+    const result = z.safeParse(entry, parse(line));
+    return result.success ? result.data : [];
+  });
+}
+
+function parse(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}

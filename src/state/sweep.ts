@@ -1,0 +1,57 @@
+// Records of snapshots that are not in the image: what an interrupted command left, or what another
+// program's deletion did. They go when the image is next changed: under the instance's lock and the
+// image's writer lock, when what the image says is what the medium holds.
+//
+// Where something still refers to such a snapshot, what its record says about its parent is first
+// written into the instance's record. A crash in between leaves both, which say the same.
+
+import type { StoreAccess } from "./access.ts";
+import { snapshotId, upToDate } from "./derive.ts";
+import { attempt } from "./files.ts";
+import { type InstancePaths, RECORD, snapshotFile } from "./paths.ts";
+import { decode, encode } from "./schema.ts";
+import type { Moment } from "./view.ts";
+
+/** Removes them; says whether the instance's record had to be written for it. */
+export function sweepSnapshotRecords(
+  access: StoreAccess,
+  paths: InstancePaths,
+  moment: Moment,
+): boolean {
+  const { files } = access;
+  const stale = staleRecords(access, paths, moment);
+  const record = upToDate(moment.facts);
+  const isNew = (id: number): boolean =>
+    Object.hasOwn(record.parents, id) && !Object.hasOwn(moment.stored.parents, id);
+  const isWritten = stale.some(isNew);
+  if (isWritten) files.replace(paths.record, encode("instance", record));
+  // What cannot be removed is for the next change.
+  for (const id of stale) attempt(() => files.remove(paths.snapshot(id)));
+  return isWritten;
+}
+
+/** The ids of records that belong to no snapshot. What a newer Calque wrote is left alone. */
+function staleRecords(
+  { files }: StoreAccess,
+  paths: InstancePaths,
+  { facts, problems }: Moment,
+): number[] {
+  const used = new Set(
+    [...facts.records.keys(), ...problems.keys()].map(({ id }) => snapshotFile(Number(id))),
+  );
+  const ids = files
+    .list(paths.snapshots)
+    .filter(({ name }) => !used.has(name))
+    .flatMap(({ name }) => recordId(name) ?? []);
+  const texts = files.read(ids.map((id) => paths.snapshot(id)));
+  return ids.filter((_, index) => {
+    const { problem } = decode("snapshot", RECORD, texts[index]!.text ?? "");
+    return problem?.kind !== "newer";
+  });
+}
+
+/** The id whose record a file of this name is. */
+function recordId(name: string): number | undefined {
+  const id = snapshotId(name.replace(/\.json$/, ""));
+  return id !== undefined && name === snapshotFile(id) ? id : undefined;
+}
