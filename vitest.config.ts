@@ -1,3 +1,5 @@
+// Which tests vitest runs, and how long one may take. The Rust crates have their own.
+
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({

@@ -55,19 +55,34 @@ interface Surroundings {
   env?: Record<string, string>;
   uid?: number;
   stdout?: number;
+  stderr?: number;
 }
 
-function run(command: string[], { cwd, env, uid, stdout }: Surroundings = {}): Ending {
+function run(command: string[], { cwd, env, uid, stdout, stderr }: Surroundings = {}): Ending {
   const [program = "", ...args] = command;
   const result = spawnSync(program, args, {
     cwd,
     env: env ?? {},
-    stdio: ["ignore", stdout ?? "pipe", "pipe"],
+    stdio: ["ignore", stdout ?? "pipe", stderr ?? "pipe"],
     encoding: "utf8",
     ...(uid === undefined ? {} : { uid, gid: uid }),
   });
   if (result.error) throw result.error;
-  return { stdout: result.stdout ?? "", stderr: result.stderr, status: result.status };
+  return {
+    stdout: result.stdout ?? "",
+    stderr: result.stderr ?? "",
+    status: result.status,
+  };
+}
+
+/** In `directory`, with a stream that takes nothing. */
+function runOnFull(stream: "stdout" | "stderr", command: string[]): Ending {
+  const full = openSync("/dev/full", "w");
+  try {
+    return run(command, { cwd: directory, [stream]: full });
+  } finally {
+    closeSync(full);
+  }
 }
 
 /** For what needs a namespace of its own; the shell sees the program as $0 and the rest as $@. */
@@ -109,6 +124,8 @@ function mainJob(calque: (...args: string[]) => Ending, at = ""): void {
 
 describe.each(forms)("$name", ({ file }) => {
   const version = /^calque +\d+\.\d+\.\d+\n$/;
+  const written = (...args: string[]): Ending => runOnFull("stdout", [file, "image", ...args]);
+  const untold = (...args: string[]): Ending => runOnFull("stderr", [file, "image", ...args]);
 
   test("does its main job with an empty environment", () => {
     mainJob((...args) => run([file, ...args], { cwd: directory }));
@@ -219,15 +236,36 @@ describe.each(forms)("$name", ({ file }) => {
     expect(readdirSync(directory)).toEqual([]);
   });
 
-  test("says that a result could not be written", () => {
-    const full = openSync("/dev/full", "w");
-    try {
-      const ending = run([file, "--version"], { cwd: directory, stdout: full });
-      expect(ending.status).toBe(1);
-      expect(ending.stderr).toMatch(/no space left on device/i);
-    } finally {
-      closeSync(full);
+  test("says that a result could not be written, and that the clones were made all the same", () => {
+    mainJob((...args) => run([file, ...args], { cwd: directory }));
+    const reason = /^error: Cannot write to standard output: .*no space left on device.*\n/i;
+    const refusal = { status: 1, stderr: expect.stringMatching(reason) };
+    expect(written("--version")).toMatchObject(refusal);
+
+    const one = written("clone", "disk.qcow2", "one.qcow2");
+    expect(one).toMatchObject(refusal);
+    expect(one.stderr.split("\n").slice(1)).toEqual(["hint: the clone was made", ""]);
+    const two = written("clone", "--output=json", "disk.qcow2", "two.qcow2", "2.qcow2");
+    expect(two).toMatchObject(refusal);
+    expect(two.stderr.split("\n").slice(1)).toEqual(["hint: the clones were made", ""]);
+    for (const name of ["one.qcow2", "two.qcow2", "2.qcow2"]) {
+      expect(run([file, "image", "check", "-q", name], { cwd: directory }).status).toBe(0);
     }
+
+    // What `create` says comes before what it does: nothing was made, so there is no hint.
+    const before = readFileSync(path.join(directory, "disk.qcow2"));
+    const created = written("create", "disk.qcow2", "1M");
+    expect(created).toMatchObject(refusal);
+    expect(created.stderr.split("\n").slice(1)).toEqual([""]);
+    expect(readFileSync(path.join(directory, "disk.qcow2")).equals(before)).toBe(true);
+  });
+
+  test("does its work also where nobody can be told anything", () => {
+    mainJob((...args) => run([file, ...args], { cwd: directory }));
+    // Where blocks can be shared there is no hint to lose, but elsewhere there is.
+    expect(untold("clone", "disk.qcow2", "clone.qcow2").status).toBe(0);
+    expect(untold("check", "-r", "all", "clone.qcow2").status).toBe(63);
+    expect(run([file, "image", "check", "-q", "clone.qcow2"], { cwd: directory }).status).toBe(0);
   });
 
   test("ends quietly when nobody reads on", () => {

@@ -1,3 +1,5 @@
+// `image check`: the report as qemu-img prints it, and the exit status for each kind of finding.
+
 import { expect, test } from "vitest";
 
 import { app, checked, fails } from "./app.ts";
@@ -177,6 +179,21 @@ test("check of an image that it does not understand ends with 63", async () => {
   expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
     "! error: Check failed: Images with extended L2 entries are not supported yet
     = 63"
+  `);
+});
+
+test("check refuses to repair, and what is no way to repair sooner", async () => {
+  const cli = app();
+  for (const way of ["-rleaks", "-rall", "--repair=all"]) {
+    expect(await cli("image", "check", way, "disk.qcow2")).toMatchInlineSnapshot(`
+      "! error: Cannot use '--repair': repairing is left to \`qemu-img check -r\`
+      = 63"
+    `);
+  }
+  expect(await cli("image", "check", "-r", "foo", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: --repair (-r) expects 'leaks' or 'all' not 'foo'
+    ! Try 'calque image check --help' for more info
+    = 1"
   `);
 });
 

@@ -1,3 +1,5 @@
+// `image clone`: what it asks the core for, and what it says of clones, waiting and failures.
+
 import { describe, expect, test } from "vitest";
 
 import type { CloneInfo, Failure, ImageCloneRequest, Native } from "../../src/native.ts";
@@ -80,6 +82,64 @@ test("clone tells a program the same", async () => {
   `);
 });
 
+const untold: Pick<Native, "imageClone"> = {
+  imageClone: ({ source, targets: [target = ""] }) => ({
+    report: { source, clones: [{ target, strategy: "reflink", copiedBytes: 65536 }] },
+  }),
+};
+
+test("clone says nothing of sharing where the file system cannot tell", async () => {
+  expect(await app(untold)("image", "clone", "a", "b")).toMatchInlineSnapshot(`
+    "b: reflink, 64 KiB copied
+    = 0"
+  `);
+  expect(await app(untold)("image", "clone", "--output=json", "a", "b")).toMatchInlineSnapshot(`
+    "{
+        "source": "a",
+        "clones": [
+            {
+                "target": "b",
+                "strategy": "reflink",
+                "copied-bytes": 65536
+            }
+        ]
+    }
+    = 0"
+  `);
+});
+
+test("clone says what a copy shares that the kernel made by sharing", async () => {
+  const cli = app(clones({ strategy: "copy", copiedBytes: 0, sharedBytes: 65536 }));
+  expect(await cli("image", "clone", "a", "b")).toMatchInlineSnapshot(`
+    "b: copy, 64 KiB shared, 0 B copied
+    = 0"
+  `);
+});
+
+test("clone says where a backing file is whose name was relative", async () => {
+  const moved = clones({ backingFile: "/images/\u001b[2Jbase.qcow2" });
+  expect(await app({ ...moved, terminal: true })("image", "clone", "a", "b"))
+    .toMatchInlineSnapshot(`
+    "b: reflink, 1.25 GiB shared, 64 KiB copied, backing file: /images/\\u001b[2Jbase.qcow2
+    = 0"
+  `);
+  expect(await app(moved)("image", "clone", "--output=json", "a", "b")).toMatchInlineSnapshot(`
+    "{
+        "source": "a",
+        "clones": [
+            {
+                "target": "b",
+                "strategy": "reflink",
+                "copied-bytes": 65536,
+                "shared-bytes": 1342177280,
+                "backing-filename": "/images/\\u001B[2Jbase.qcow2"
+            }
+        ]
+    }
+    = 0"
+  `);
+});
+
 test("clone -q says nothing", async () => {
   const cli = app(copied);
   expect(await cli("image", "clone", "-q", "a.qcow2", "b.qcow2")).toBe("= 0");
@@ -98,11 +158,12 @@ test("clone asks for what the line says", async () => {
   const cli = app(clones({}, requests));
   await cli("image", "clone", "a", "b", "c");
   await cli("image", "clone", "--from-snapshot=1", "--strategy=reflink", "a", "b");
-  await cli("image", "clone", "--keep-snapshots", "a", "b");
+  await cli("image", "clone", "--keep-snapshots", "--no-wait", "a", "b");
   expect(requests).toMatchInlineSnapshot(`
     [
       {
         "keepSnapshots": false,
+        "noWait": false,
         "source": "a",
         "strategy": "auto",
         "targets": [
@@ -113,6 +174,7 @@ test("clone asks for what the line says", async () => {
       {
         "fromSnapshot": "1",
         "keepSnapshots": false,
+        "noWait": false,
         "source": "a",
         "strategy": "reflink",
         "targets": [
@@ -121,6 +183,7 @@ test("clone asks for what the line says", async () => {
       },
       {
         "keepSnapshots": true,
+        "noWait": true,
         "source": "a",
         "strategy": "auto",
         "targets": [
@@ -157,9 +220,17 @@ describe("clone refuses", () => {
     `);
   });
 
-  test("a target that is named twice, before anything", async () => {
-    expect(await cli("image", "clone", "a", "b", "c", "b")).toMatchInlineSnapshot(`
-      "! error: Cannot clone "a" to "b": the target is named twice
+  test("to read what somebody writes, and what names no file", async () => {
+    expect(await cli("image", "clone", "-U", "a", "b")).toMatchInlineSnapshot(`
+      "! error: Cannot use '--force-share': a clone of a disk that somebody writes to would be torn
+      = 1"
+    `);
+    expect(await cli("image", "clone", "--image-opts", "driver=qcow2", "b")).toMatchInlineSnapshot(`
+      "! error: Cannot use '--image-opts': an image is named by its file
+      = 1"
+    `);
+    expect(await cli("image", "clone", "--object", "secret,id=s", "a", "b")).toMatchInlineSnapshot(`
+      "! error: Cannot use '--object': there is nothing that takes QEMU objects
       = 1"
     `);
   });
@@ -167,6 +238,11 @@ describe("clone refuses", () => {
 
 function cloneFailing(failure: Partial<Failure>): Promise<string> {
   return app({ imageClone: fails(failure) })("image", "clone", "--output=json", "a", "b", "c");
+}
+
+function cloneAt(failure: Partial<Failure>): Promise<string> {
+  const cli = app({ imageClone: fails({ path: "a", ...failure }) });
+  return cli("image", "clone", "--from-snapshot", "nope", "a", "b");
 }
 
 describe("clone says why the core could not", () => {
@@ -185,9 +261,24 @@ describe("clone says why the core could not", () => {
   });
 
   test("make a target", async () => {
-    expect(await cloneFailing({ code: "target-exists", reason: "the target exists", path: "c" }))
-      .toMatchInlineSnapshot(`
-      "! error: Cannot clone "a" to "c": the target exists
+    const exists = { code: "target-exists", reason: "File exists" } as const;
+    expect(await cloneFailing({ ...exists, path: "c" })).toMatchInlineSnapshot(`
+      "! error: Cannot clone "a" to "c": File exists
+      = 1"
+    `);
+    // The source under its own name.
+    expect(await cloneFailing({ ...exists, path: "a" })).toMatchInlineSnapshot(`
+      "! error: Cannot clone "a" to "a": File exists
+      = 1"
+    `);
+    expect(
+      await cloneFailing({
+        code: "target-exists",
+        reason: "the target is named twice",
+        path: "c",
+      }),
+    ).toMatchInlineSnapshot(`
+      "! error: Cannot clone "a" to "c": the target is named twice
       = 1"
     `);
     expect(
@@ -203,16 +294,59 @@ describe("clone says why the core could not", () => {
     `);
   });
 
+  test("find the snapshot", async () => {
+    expect(await cloneAt({ code: "snapshot-not-found", reason: "snapshot not found" }))
+      .toMatchInlineSnapshot(`
+      "! error: Cannot clone snapshot "nope" of "a": snapshot not found
+      ! hint: \`calque image snapshot -l FILE\` lists what there is
+      = 1"
+    `);
+    expect(
+      await cloneAt({
+        code: "snapshot-ambiguous",
+        reason: "Several snapshots have that name",
+        hint: "their IDs are 1, 2",
+      }),
+    ).toMatchInlineSnapshot(`
+      "! error: Cannot clone snapshot "nope" of "a": Several snapshots have that name
+      ! hint: their IDs are 1, 2
+      ! hint: \`calque image snapshot --rename ID NEW FILE\` gives one of them a name of its own
+      = 1"
+    `);
+    expect(await cloneAt({ code: "no-space", reason: "No space left on device", path: "b" }))
+      .toMatchInlineSnapshot(`
+      "! error: Cannot clone snapshot "nope" of "a" to "b": No space left on device
+      = 1"
+    `);
+  });
+
+  test("wait", async () => {
+    expect(
+      await cloneFailing({
+        code: "in-use",
+        stage: "open",
+        reason: 'Failed to get shared "write" lock',
+        hint: "It is locked by calque (process 7)",
+        path: "a",
+      }),
+    ).toMatchInlineSnapshot(`
+      "! error: Could not open 'a': Failed to get shared "write" lock
+      ! Is another process using the image [a]?
+      ! hint: It is locked by calque (process 7)
+      = 1"
+    `);
+  });
+
   test("share", async () => {
     expect(
       await cloneFailing({
         code: "cannot-share",
-        reason: "ext4 cannot share blocks",
-        hint: "hint: `--strategy copy` copies them",
+        reason: "blocks cannot be shared: ext4 cannot share blocks between files",
+        path: "b",
       }),
     ).toMatchInlineSnapshot(`
-      "! error: Cannot clone "a": ext4 cannot share blocks
-      ! hint: \`--strategy copy\` copies them
+      "! error: Cannot clone "a" to "b": blocks cannot be shared: ext4 cannot share blocks between files
+      ! hint: \`--strategy auto\` copies where blocks cannot be shared
       = 1"
     `);
   });

@@ -1,3 +1,6 @@
+// `image create`: what it announces and asks the core for, and every option and size that it refuses,
+// in qemu-img's words.
+
 import { describe, expect, test } from "vitest";
 
 import type { Failure, Native } from "../../src/native.ts";
@@ -296,7 +299,7 @@ describe("create says why the core could not", () => {
 test("create says after a while what it waits for", async () => {
   const cli = app({
     imageCreate(request, waiting) {
-      waiting?.("process 4711 (calque)");
+      waiting?.({ waitingFor: "process 4711 (calque)" });
       return creates()(request);
     },
   });

@@ -1,10 +1,13 @@
+// `image snapshot`: the list as qemu-img prints it, what each change asks the core for, and what is
+// said when it refuses.
+
 import { describe, expect, test } from "vitest";
 
-import { app, changed, fails, snapshot } from "./app.ts";
+import { app, changed, fails, listed, snapshot } from "./app.ts";
 
 describe("snapshot -l", () => {
   test("prints nothing when there is none", async () => {
-    const cli = app({ snapshotList: () => ({ report: { snapshots: [] } }) });
+    const cli = app({ snapshotList: () => listed([]) });
     expect(await cli("image", "snapshot", "-l", "disk.qcow2")).toMatchInlineSnapshot(`"= 0"`);
   });
 
@@ -25,7 +28,7 @@ describe("snapshot -l", () => {
   ];
 
   test("lists in qemu-img's columns, whose widths count bytes", async () => {
-    const cli = app({ snapshotList: () => ({ report: { snapshots: snapshots.slice(0, 4) } }) });
+    const cli = app({ snapshotList: () => listed(snapshots.slice(0, 4)) });
     expect(await cli("image", "snapshot", "-l", "disk.qcow2")).toMatchInlineSnapshot(`
       "Snapshot list:
       ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
@@ -43,9 +46,7 @@ describe("snapshot -l", () => {
   test("escapes names on a terminal", async () => {
     const cli = app({
       terminal: true,
-      snapshotList: () => ({
-        report: { snapshots: [snapshots[4]!, snapshot({ name: "x\r\u001b[A" })] },
-      }),
+      snapshotList: () => listed([snapshots[4]!, snapshot({ name: "x\r\u001b[A" })]),
     });
     expect(await cli("image", "snapshot", "-l", "disk.qcow2")).toMatchInlineSnapshot(`
       "Snapshot list:
@@ -69,7 +70,7 @@ describe("snapshot -l", () => {
     const cli = app({
       snapshotList(request) {
         requests.push(request);
-        return { report: { snapshots: [] } };
+        return listed([]);
       },
     });
     await cli("image", "snapshot", "-U", "disk.qcow2");
@@ -136,6 +137,15 @@ test("snapshot says that a change left its space to the file", async () => {
   `);
 });
 
+test("snapshot says that what it deleted leaks until the next change", async () => {
+  const recountFailure = "No space left on device";
+  const cli = app({ snapshotDelete: changed([], { recountFailure }) });
+  expect(await cli("image", "snapshot", "-d", "foo", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! hint: the freed space comes back with the next change: No space left on device
+    = 0"
+  `);
+});
+
 test("snapshot does one thing at a time", async () => {
   const cli = app();
   expect(await cli("image", "snapshot", "-c", "x", "-d", "y", "disk")).toMatchInlineSnapshot(`
@@ -146,6 +156,12 @@ test("snapshot does one thing at a time", async () => {
   expect(await cli("image", "snapshot", "-l", "-l", "disk")).toBe(
     await cli("image", "snapshot", "-c", "x", "-c", "y"),
   );
+  expect(await cli("image", "snapshot", "-c", "x", "--rename", "y", "z", "disk"))
+    .toMatchInlineSnapshot(`
+    "! error: Cannot mix '-l', '-a', '-c', '-d', '--rename'
+    ! Try 'calque image snapshot --help' for more info
+    = 1"
+  `);
 });
 
 test("snapshot --rename wants a new name and a file", async () => {
@@ -157,6 +173,18 @@ test("snapshot --rename wants a new name and a file", async () => {
   `);
   expect(await cli("image", "snapshot", "--rename", "x", "y", "disk", "z")).toBe(
     await cli("image", "snapshot", "--rename", "x", "disk"),
+  );
+});
+
+test("snapshot takes no option for a list that a list does not heed", async () => {
+  const cli = app();
+  expect(await cli("image", "snapshot", "--no-wait", "disk")).toMatchInlineSnapshot(`
+    "! error: Cannot use '--no-wait' without '-c', '-a', '-d' or '--rename'
+    ! Try 'calque image snapshot --help' for more info
+    = 1"
+  `);
+  expect(await cli("image", "snapshot", "-l", "--no-wait", "disk")).toBe(
+    await cli("image", "snapshot", "--no-wait", "disk"),
   );
 });
 
@@ -175,13 +203,12 @@ describe("snapshot says why the core could not", () => {
     const cli = app({
       snapshotCreate: fails({
         code: "snapshot-exists",
-        reason: "a snapshot of that name exists",
-        hint: "`snapshot -d` deletes it",
+        reason: "A snapshot of that name exists",
       }),
     });
     expect(await cli("image", "snapshot", "-c", "foo", "disk.qcow2")).toMatchInlineSnapshot(`
-      "! error: Could not create snapshot 'foo': a snapshot of that name exists
-      ! hint: \`snapshot -d\` deletes it
+      "! error: Could not create snapshot 'foo': A snapshot of that name exists
+      ! hint: \`calque image snapshot --rename OLD NEW FILE\` gives it another name
       = 1"
     `);
   });
@@ -201,10 +228,33 @@ describe("snapshot says why the core could not", () => {
     `);
   });
 
+  test("tell several of one name apart", async () => {
+    const ambiguous = fails({
+      code: "snapshot-ambiguous",
+      reason: "Several snapshots have that name",
+      hint: "their IDs are 1, 2",
+    });
+    const operations = { snapshotApply: ambiguous, snapshotDelete: ambiguous };
+    expect(await app(operations)("image", "snapshot", "-a", "twin", "disk")).toMatchInlineSnapshot(`
+      "! error: Could not apply snapshot 'twin': Several snapshots have that name
+      ! hint: their IDs are 1, 2
+      ! hint: \`calque image snapshot --rename ID NEW FILE\` gives one of them a name of its own
+      = 1"
+    `);
+    const multipass = app({ ...operations, argv0: "multipass" });
+    expect(await multipass("image", "snapshot", "-d", "twin", "disk")).toMatchInlineSnapshot(`
+      "! error: Could not delete snapshot 'twin': Several snapshots have that name
+      ! hint: their IDs are 1, 2
+      ! hint: \`multipass image snapshot --rename ID NEW FILE\` gives one of them a name of its own
+      = 1"
+    `);
+  });
+
   test("delete", async () => {
     const cli = app({ snapshotDelete: refused });
     expect(await cli("image", "snapshot", "-d", "foo", "disk.qcow2")).toMatchInlineSnapshot(`
       "! error: Could not delete snapshot 'foo': snapshot not found
+      ! hint: \`calque image snapshot -l FILE\` lists what there is
       = 1"
     `);
   });
@@ -213,9 +263,10 @@ describe("snapshot says why the core could not", () => {
     const cli = app({ snapshotRename: refused });
     expect(await cli("image", "snapshot", "--rename", "a", "b", "disk.qcow2"))
       .toMatchInlineSnapshot(`
-      "! error: Could not rename snapshot 'a': snapshot not found
-      = 1"
-    `);
+        "! error: Could not rename snapshot 'a' to 'b': snapshot not found
+        ! hint: \`calque image snapshot -l FILE\` lists what there is
+        = 1"
+      `);
   });
 
   test("open", async () => {
@@ -238,7 +289,7 @@ describe("snapshot says why the core could not", () => {
 test("snapshot says after a while what it waits for", async () => {
   const cli = app({
     snapshotCreate(request, waiting) {
-      waiting?.("process 4711 (calque)");
+      waiting?.({ waitingFor: "process 4711 (calque)" });
       return changed()(request);
     },
   });

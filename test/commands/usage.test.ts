@@ -32,14 +32,16 @@ describe("image", () => {
   test("refuses the other commands of qemu-img by name", async () => {
     const cli = app();
     expect(await cli("image", "convert", "a", "b")).toMatchInlineSnapshot(`
-      "! error: Cannot convert images: that is left to \`qemu-img convert\`
-      ! hint: \`calque image\` has check, clone, create, info and snapshot
+      "! error: Cannot run "convert": it is a command of qemu-img that Calque does not have
+      ! hint: use \`qemu-img convert\`; \`calque image\` has check, clone, create, info and snapshot
       = 1"
     `);
     for (const verb of "amend bench bitmap commit compare dd map measure rebase resize".split(
       " ",
     )) {
-      expect(await cli("image", verb)).toContain(`left to \`qemu-img ${verb}\``);
+      expect(await cli("image", verb)).toContain(
+        `Cannot run "${verb}": it is a command of qemu-img`,
+      );
     }
   });
 });
@@ -79,6 +81,11 @@ describe("options", () => {
     const cli = app(core);
     expect(await cli("image", "info", "-x", "disk.qcow2")).toMatchInlineSnapshot(`
       "! error: invalid option -- 'x'
+      ! Try 'calque image info --help' for more info
+      = 1"
+    `);
+    expect(await cli("image", "info", "-\u{1f480}U", "disk.qcow2")).toMatchInlineSnapshot(`
+      "! error: invalid option -- '💀'
       ! Try 'calque image info --help' for more info
       = 1"
     `);
@@ -158,11 +165,11 @@ describe("options", () => {
   test("do not make other formats acceptable", async () => {
     const cli = app();
     expect(await cli("image", "info", "-f", "raw", "disk.img")).toMatchInlineSnapshot(`
-      "! error: Could not open 'disk.img': only qcow2 images are supported, not raw
+      "! error: Could not open 'disk.img': Only qcow2 images are supported, not raw
       = 1"
     `);
     expect(await cli("image", "snapshot", "-f", "vmdk", "disk.vmdk")).toMatchInlineSnapshot(`
-      "! error: Could not open 'disk.vmdk': only qcow2 images are supported, not vmdk
+      "! error: Could not open 'disk.vmdk': Only qcow2 images are supported, not vmdk
       = 1"
     `);
     expect(await cli("image", "info", "-f", "foo", "disk.img")).toMatchInlineSnapshot(`
@@ -174,7 +181,7 @@ describe("options", () => {
       = 63"
     `);
     expect(await cli("image", "check", "-f", "vmdk", "disk.vmdk")).toMatchInlineSnapshot(`
-      "! error: Could not open 'disk.vmdk': only qcow2 images are supported, not vmdk
+      "! error: Could not open 'disk.vmdk': Only qcow2 images are supported, not vmdk
       = 63"
     `);
     expect(await cli("image", "check", "-f", "foo", "disk.img")).toMatchInlineSnapshot(`
@@ -182,7 +189,7 @@ describe("options", () => {
       = 1"
     `);
     expect(await cli("image", "clone", "-f", "raw", "a", "b")).toMatchInlineSnapshot(`
-      "! error: Could not open 'a': only qcow2 images are supported, not raw
+      "! error: Could not open 'a': Only qcow2 images are supported, not raw
       = 1"
     `);
     expect(await cli("image", "create", "-f", "raw", "disk.img", "1M")).toMatchInlineSnapshot(`

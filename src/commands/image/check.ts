@@ -2,7 +2,7 @@
 
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";
-import { CommandError } from "../../failure.ts";
+import { CommandError, UsageError } from "../../failure.ts";
 import { type CheckReport, unwrap } from "../../native.ts";
 import { formatJson, type Json } from "../../text/json.ts";
 import { percentage } from "../../text/number.ts";
@@ -43,6 +43,7 @@ The exit status says what was found:
   .refuse(
     "-r, --repair <what>",
     refusal("--repair", "repairing is left to `qemu-img check -r`", NOT_SUPPORTED),
+    requireRepair,
   )
   .refuse("-T, --cache <mode>", refusal("--cache", "a check has no cache modes"))
   .refuse("--object <objdef>", noObjects)
@@ -58,12 +59,16 @@ The exit status says what was found:
       });
     }
     requireQcow2(options.format, file, NOT_SUPPORTED);
+    const { forceShare } = options;
     const report = attempt(
-      () => unwrap(context.native.imageCheck({ path: file, forceShare: options.forceShare })),
-      file,
-      ({ reason }) => `Check failed: ${reason}`,
-      ({ code, stage }) =>
-        code === "unsupported-feature" && stage === "operation" ? NOT_SUPPORTED : 1,
+      context,
+      () => unwrap(context.native.imageCheck({ path: file, forceShare })),
+      {
+        path: file,
+        sentence: ({ reason }) => `Check failed: ${reason}`,
+        status: ({ code, stage }) =>
+          code === "unsupported-feature" && stage === "operation" ? NOT_SUPPORTED : 1,
+      },
     );
     sayProblems(report, context);
     if (!options.quiet) {
@@ -74,6 +79,12 @@ The exit status says what was found:
     if (report.corruptions > 0) return 2;
     return report.leaks > 0 ? 3 : 0;
   });
+
+/** What qemu-img does not know either is a mistake in the command line. */
+function requireRepair(text: string): void {
+  if (text === "leaks" || text === "all") return;
+  throw new UsageError(`--repair (-r) expects 'leaks' or 'all' not '${text}'`);
+}
 
 function sayProblems(report: CheckReport, { stderr }: Context): void {
   const lines = report.problems.map((problem) => stderr.name(problem));

@@ -2,7 +2,7 @@
 
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";
-import { CommandError, UsageError } from "../../failure.ts";
+import { UsageError } from "../../failure.ts";
 import {
   type CloneInfo,
   type CloneProgress,
@@ -14,10 +14,23 @@ import {
 import { formatJson } from "../../text/json.ts";
 import { formatSize } from "../../text/size.ts";
 import { attempt, sayWaiting } from "./failure.ts";
-import { FORMAT_HELP, OUTPUT_HELP, parseOutput, QUIET_HELP, requireQcow2 } from "./options.ts";
+import {
+  FORMAT_HELP,
+  NO_WAIT_HELP,
+  noImageOptions,
+  noObjects,
+  OUTPUT_HELP,
+  parseOutput,
+  QUIET_HELP,
+  refusal,
+  requireQcow2,
+} from "./options.ts";
 
 export default new Command("image clone", "getopt")
-  .usage("[options] SOURCE TARGET...")
+  .usage(
+    "[-q] [-f qcow2] [--strategy auto|reflink|copy] [--from-snapshot NAME | --keep-snapshots] " +
+      "[--output human|json] [--no-wait] SOURCE TARGET...",
+  )
   .description(
     `Make clones of an image that nobody writes to. All of them are made, or none.
 
@@ -38,6 +51,13 @@ and the reason is printed. A target that exists is never replaced.`,
   )
   .option("--keep-snapshots", "Give the clones the snapshots of the source, too")
   .option("--output <format>", OUTPUT_HELP, parseOutput)
+  .option("--no-wait", NO_WAIT_HELP)
+  .refuse(
+    "-U, --force-share",
+    refusal("--force-share", "a clone of a disk that somebody writes to would be torn"),
+  )
+  .refuse("--object <objdef>", noObjects)
+  .refuse("--image-opts", noImageOptions)
   .operand("SOURCE", "The image to clone")
   .operand("TARGET", "The files to make")
   .example("image clone disk.qcow2 copy.qcow2", "One clone")
@@ -53,8 +73,7 @@ and the reason is printed. A target that exists is never replaced.`,
       throw new UsageError("Cannot mix '--from-snapshot' and '--keep-snapshots'");
     }
     requireQcow2(options.format, source);
-    refuseRepeated(source, targets);
-    const { fromSnapshot, keepSnapshots, strategy = "auto" } = options;
+    const { fromSnapshot, keepSnapshots, strategy = "auto", noWait } = options;
     const report = cloneWithProgress(
       {
         source,
@@ -62,12 +81,16 @@ and the reason is printed. A target that exists is never replaced.`,
         strategy,
         keepSnapshots,
         ...(fromSnapshot === undefined ? {} : { fromSnapshot }),
+        noWait,
       },
       context,
     );
     if (!options.quiet) {
-      const json = options.output === "json";
-      context.stdout.write(json ? asJson(report) : asText(report, context));
+      const text = options.output === "json" ? asJson(report) : asText(report, context);
+      context.stdout.write(
+        text,
+        targets.length > 1 ? "the clones were made" : "the clone was made",
+      );
     }
     if (strategy === "auto" && !options.quiet) sayWhatWouldShare(report, context);
     return 0;
@@ -78,20 +101,12 @@ function parseStrategy(text: string): ImageCloneRequest["strategy"] {
   throw new UsageError(`--strategy expects 'auto', 'reflink' or 'copy' not '${text}'`);
 }
 
-/** Whether two names mean one file, only the core can tell; the same name twice always does. */
-function refuseRepeated(source: string, targets: readonly string[]): void {
-  const repeated = targets.find((target, at) => targets.indexOf(target) !== at);
-  if (repeated !== undefined) {
-    throw new CommandError(`Cannot clone "${source}" to "${repeated}": the target is named twice`);
-  }
-}
-
 function cloneWithProgress(request: ImageCloneRequest, context: Context): CloneReport {
   const { native, stderr } = context;
   const { source } = request;
   let shown = false;
   const progress = ({ copiedBytes, totalBytes, waitingFor }: CloneProgress): void => {
-    if (waitingFor !== undefined) return sayWaiting(context, source)(waitingFor);
+    if (waitingFor !== undefined) return sayWaiting(context, source)({ waitingFor });
     if (!stderr.isTerminal || totalBytes === 0) return;
     const percent = Math.floor((copiedBytes * 100) / totalBytes);
     stderr.write(
@@ -100,45 +115,55 @@ function cloneWithProgress(request: ImageCloneRequest, context: Context): CloneR
     shown = true;
   };
   try {
-    return attempt(
-      () => unwrap(native.imageClone(request, progress)),
-      source,
-      (failure) => `Cannot clone "${source}"${destination(failure, source)}: ${failure.reason}`,
-    );
+    return attempt(context, () => unwrap(native.imageClone(request, progress)), {
+      path: source,
+      sentence: (failure) =>
+        `Cannot clone ${content(request)}${destination(failure, source)}: ${failure.reason}`,
+    });
   } finally {
     if (shown) stderr.write("\r\x1b[K");
   }
 }
 
-/** The target that a failure is about, if it is about one. */
-function destination({ path }: Failure, source: string): string {
-  return path === undefined || path === source ? "" : ` to "${path}"`;
+/** What was to be cloned. */
+function content({ source, fromSnapshot }: ImageCloneRequest): string {
+  return fromSnapshot === undefined ? `"${source}"` : `snapshot "${fromSnapshot}" of "${source}"`;
+}
+
+/** The target that a failure is about, if it is about one; the source may be named as one, too. */
+function destination({ code, path }: Failure, source: string): string {
+  const isTarget = code === "target-exists" || path !== source;
+  return path !== undefined && isTarget ? ` to "${path}"` : "";
 }
 
 function asJson({ source, clones }: CloneReport): string {
   return formatJson({
     source,
-    clones: clones.map(({ target, strategy, reason, copiedBytes, sharedBytes }) => ({
-      target,
-      strategy,
-      reason,
-      "copied-bytes": copiedBytes,
-      "shared-bytes": sharedBytes,
+    clones: clones.map((clone) => ({
+      target: clone.target,
+      strategy: clone.strategy,
+      reason: clone.reason,
+      "copied-bytes": clone.copiedBytes,
+      "shared-bytes": clone.sharedBytes,
+      "backing-filename": clone.backingFile,
     })),
   });
 }
 
 function asText({ clones }: CloneReport, { stdout }: Context): string {
-  return clones.map((clone) => `${stdout.name(clone.target)}: ${summary(clone)}\n`).join("");
+  const lines = clones.map((clone) => `${stdout.name(clone.target)}: ${summary(clone, stdout)}\n`);
+  return lines.join("");
 }
 
-function summary({ strategy, reason, copiedBytes, sharedBytes }: CloneInfo): string {
+function summary(clone: CloneInfo, { name }: Context["stdout"]): string {
+  const { strategy, reason, copiedBytes, sharedBytes, backingFile } = clone;
   const how = reason === undefined ? strategy : `${strategy} (${reason})`;
-  const shared = sharedBytes > 0 || strategy === "reflink";
+  const isShared = sharedBytes !== undefined && (sharedBytes > 0 || strategy === "reflink");
   return [
     how,
-    ...(shared ? [`${formatSize(sharedBytes)} shared`] : []),
+    ...(isShared ? [`${formatSize(sharedBytes)} shared`] : []),
     `${formatSize(copiedBytes)} copied`,
+    ...(backingFile === undefined ? [] : [`backing file: ${name(backingFile)}`]),
   ].join(", ");
 }
 

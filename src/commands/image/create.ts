@@ -18,14 +18,14 @@ import { isOtherFormat, NO_WAIT_HELP, noObjects, QUIET_HELP, refusal } from "./o
 const noBacking = refusal("--backing", "images with a backing file cannot be created yet");
 
 export default new Command("image create", "getopt")
-  .usage("[-q] [-f qcow2] [-o OPTIONS] [--no-wait] FILE SIZE", "-o help")
+  .usage("[-q] [-f qcow2] [-o OPTIONS] [--no-wait] FILE [SIZE]", "-o help")
   .description("Create an empty image. A file that exists is overwritten, unless it is in use.")
   .option("-q, --quiet", QUIET_HELP)
   .option("-f, --format <format>", "The format of the image; only qcow2, which is the default")
   .option<"-o, --options <options>", string[]>(
     "-o, --options <options>",
     "Options of the format, as NAME=VALUE,NAME=VALUE: cluster_size, compat, compression_type, " +
-      "lazy_refcounts, refcount_bits; `help` lists them",
+      "extended_l2, lazy_refcounts, refcount_bits, size; `help` lists them",
     (text, previous = []) => {
       if (!isOptionList(text)) throw new CommandError(`Invalid option list: ${text}`);
       return [...previous, text];
@@ -37,7 +37,11 @@ export default new Command("image create", "getopt")
   .refuse("-u, --backing-unsafe", noBacking)
   .refuse("--object <objdef>", noObjects)
   .operand("FILE", "The image to create")
-  .operand("SIZE", "The size of the disk; b, k, M, G, T, P and E are powers of 1024, 1.5G works")
+  .operand(
+    "SIZE",
+    "The size of the disk, unless `-o size=SIZE` gives it; b, k, M, G, T, P and E are powers of " +
+      "1024, 1.5G works",
+  )
   .example("image create disk.qcow2 20G", "An empty disk of 20 GiB")
   .example("image create -o cluster_size=2M disk.qcow2 4T", "A large one, with larger clusters")
   .action(({ options, operands }, context) => {
@@ -65,6 +69,7 @@ export default new Command("image create", "getopt")
     if (disk > LARGEST) throw new CommandError(`${file}: ${TOO_LARGE}`);
     const request = { path: file, size: Number(disk), ...checked, noWait: options.noWait };
     translate(
+      context,
       () => unwrap(native.imageCreate(request, sayWaiting(context, file))),
       file,
       (failure) => ({ message: `${file}: ${createReason(failure, file)}` }),
@@ -121,7 +126,7 @@ function announcement(
 
 /** What the system refuses is the creation. */
 function createReason({ code, stage, reason }: Failure, file: string): string {
-  const refused = ["not-found", "permission-denied", "read-only"].includes(code);
+  const refused = ["not-found", "permission-denied", "read-only", "no-space", "io"].includes(code);
   return stage === "open" && refused && !reason.startsWith("Could not")
     ? `Could not create '${file}': ${reason}`
     : reason;

@@ -54,9 +54,10 @@ of qemu-img; clone and what is marked as an addition are Calque's own.`,
       .map(({ name }) => name)
       .join(", ")
       .replace(/, (\w+)$/, " and $1");
-    throw new CommandError(`Cannot ${word} images: that is left to \`qemu-img ${word}\``, {
-      lines: [`hint: \`${program} image\` has ${verbs}`],
-    });
+    throw new CommandError(
+      `Cannot run "${word}": it is a command of qemu-img that Calque does not have`,
+      { lines: [`hint: use \`qemu-img ${word}\`; \`${program} image\` has ${verbs}`] },
+    );
   },
 };
 

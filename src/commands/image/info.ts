@@ -33,13 +33,14 @@ export default new Command("image info", "getopt")
   .operand("FILE", "The image")
   .example("image info disk.qcow2", "Sizes, format details and snapshots")
   .example("image info --output json disk.qcow2", "The same for a program")
-  .action(({ options, operands }, { native, stdout }) => {
+  .action(({ options, operands }, context) => {
+    const { native, stdout } = context;
     const file = oneFile(operands);
     requireQcow2(options.format, file);
     const info = attempt(
+      context,
       () => unwrap(native.imageInfo({ path: file, forceShare: options.forceShare })),
-      file,
-      ({ reason }) => `Could not open '${file}': ${reason}`,
+      { path: file, sentence: ({ reason }) => `Could not open '${file}': ${reason}` },
     );
     const text = options.output === "json" ? formatJson(asJson(info)) : asText(info, stdout.name);
     stdout.write(text);

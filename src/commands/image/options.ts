@@ -41,7 +41,7 @@ export function requireQcow2(format: string | undefined, file: string, status = 
   }
   if (format === undefined || format === "qcow2") return;
   const reason = isOtherFormat(format)
-    ? `only qcow2 images are supported, not ${format}`
+    ? `Only qcow2 images are supported, not ${format}`
     : `Unknown driver '${format}'`;
   throw new CommandError(`Could not open '${file}': ${reason}`, {
     status: isOtherFormat(format) ? status : 1,

@@ -3,7 +3,7 @@
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";
 import { CommandError, UsageError } from "../../failure.ts";
-import { type Reply, type SnapshotReport, unwrap, type Waiting } from "../../native.ts";
+import { type OnChange, type Reply, type SnapshotReport, unwrap } from "../../native.ts";
 import { snapshotList } from "../../text/snapshots.ts";
 import { attempt, sayWaiting } from "./failure.ts";
 import {
@@ -20,9 +20,11 @@ const OPERATIONS = new Set(["list", "create", "apply", "delete", "rename"]);
 
 export default new Command("image snapshot", "getopt")
   .usage(
-    "[-l] [-f qcow2] [-U] FILE",
-    "-c NAME | -a NAME | -d NAME [-f qcow2] [--no-wait] FILE",
-    "--rename OLD NEW [-f qcow2] [--no-wait] FILE",
+    "[-l] [-q] [-f qcow2] [-U] FILE",
+    "-c NAME [-q] [-f qcow2] [--no-wait] FILE",
+    "-a NAME [-q] [-f qcow2] [--no-wait] FILE",
+    "-d NAME [-q] [-f qcow2] [--no-wait] FILE",
+    "--rename OLD NEW [-q] [-f qcow2] [--no-wait] FILE",
   )
   .description(
     `List, take, apply, delete and rename the snapshots inside an image.
@@ -45,7 +47,7 @@ Each change happens completely or not at all, whatever interrupts it.`,
   .option("-q, --quiet", "Accepted as by qemu-img; there is nothing to be quiet about")
   .option("-f, --format <format>", FORMAT_HELP)
   .option("-U, --force-share", `${FORCE_SHARE_HELP} (only with -l)`)
-  .option("--no-wait", NO_WAIT_HELP)
+  .option("--no-wait", `${NO_WAIT_HELP} (only with changes)`)
   .refuse("--object <objdef>", noObjects)
   .refuse("--image-opts", noImageOptions)
   .operand("NEW", "With --rename, the new name")
@@ -56,7 +58,8 @@ Each change happens completely or not at all, whatever interrupts it.`,
   .example("image snapshot --rename before-upgrade v1 disk.qcow2", "Call it v1")
   .action(({ options, given, operands }, context) => {
     if (given.filter((name) => OPERATIONS.has(name)).length > 1) {
-      throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
+      const renaming = given.includes("rename") ? ", '--rename'" : "";
+      throw new UsageError(`Cannot mix '-l', '-a', '-c', '-d'${renaming}`);
     }
     const { create, apply, delete: remove, rename, noWait } = options;
     const [newName, ...rest] = operands;
@@ -71,30 +74,39 @@ Each change happens completely or not at all, whatever interrupts it.`,
         `Could not open '${path}': force-share=on can only be used with read-only images`,
       );
     }
+    if (noWait && !writes) {
+      throw new UsageError("Cannot use '--no-wait' without '-c', '-a', '-d' or '--rename'");
+    }
 
     const { native } = context;
     const change = changing(context, path);
     if (create !== undefined) {
       const { sec: dateSec, nsec: dateNsec } = context.now();
       const request = { path, name: create, dateSec, dateNsec, noWait };
-      return change("create", create, (waiting) => native.snapshotCreate(request, waiting));
+      return change(`create snapshot '${create}'`, (event) =>
+        native.snapshotCreate(request, event),
+      );
     }
     if (apply !== undefined) {
       const request = { path, selector: apply, noWait };
-      return change("apply", apply, (waiting) => native.snapshotApply(request, waiting));
+      return change(`apply snapshot '${apply}'`, (event) => native.snapshotApply(request, event));
     }
     if (remove !== undefined) {
       const request = { path, selector: remove, noWait };
-      return change("delete", remove, (waiting) => native.snapshotDelete(request, waiting));
+      return change(`delete snapshot '${remove}'`, (event) =>
+        native.snapshotDelete(request, event),
+      );
     }
     if (rename !== undefined) {
       const request = { path, selector: rename, name: newName!, noWait };
-      return change("rename", rename, (waiting) => native.snapshotRename(request, waiting));
+      return change(`rename snapshot '${rename}' to '${newName}'`, (event) =>
+        native.snapshotRename(request, event),
+      );
     }
     const { snapshots } = attempt(
+      context,
       () => unwrap(native.snapshotList({ path, forceShare: options.forceShare })),
-      path,
-      ({ reason }) => `Could not list snapshots: ${reason}`,
+      { path, sentence: ({ reason }) => `Could not list snapshots: ${reason}` },
     );
     context.stdout.write(snapshotList(snapshots, context.stdout.name));
     return 0;
@@ -103,19 +115,18 @@ Each change happens completely or not at all, whatever interrupts it.`,
 /** Makes a change to the image at `path`; silent when it succeeds, as qemu-img is. */
 function changing(context: Context, path: string) {
   const { stderr } = context;
-  return (
-    what: string,
-    name: string,
-    operation: (waiting: Waiting) => Reply<SnapshotReport>,
-  ): number => {
-    const { commit } = attempt(
-      () => unwrap(operation(sayWaiting(context, path))),
+  return (what: string, operation: (event: OnChange) => Reply<SnapshotReport>): number => {
+    const { commit } = attempt(context, () => unwrap(operation(sayWaiting(context, path))), {
       path,
-      ({ reason }) => `Could not ${what} snapshot '${name}': ${reason}`,
-    );
+      sentence: ({ reason }) => `Could not ${what}: ${reason}`,
+    });
     if (commit.punchFailure !== undefined) {
       const reason = stderr.name(commit.punchFailure);
       stderr.write(`hint: the freed space still belongs to the file: ${reason}\n`);
+    }
+    if (commit.recountFailure !== undefined) {
+      const reason = stderr.name(commit.recountFailure);
+      stderr.write(`hint: the freed space comes back with the next change: ${reason}\n`);
     }
     return 0;
   };
