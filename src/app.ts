@@ -2,7 +2,7 @@
 // Modules are loaded when they are needed, so that `--version` costs next to nothing.
 
 import type { Command, Dialect } from "./command/command.ts";
-import type { Group } from "./command/group.ts";
+import { findEntry, type Group } from "./command/group.ts";
 import { type Context, createContext } from "./context.ts";
 import type { Host } from "./host.ts";
 import type { Native } from "./native.ts";
@@ -46,18 +46,35 @@ async function dispatch(
   if (word === undefined) {
     return wanted === "help" ? showHelp(group, context) : group.missing(context);
   }
-  const entry = group.entries.find(({ name }) => name === word);
-  if (entry === undefined) return group.unknown(word, context);
-  const target = (await entry.load()).default;
+  const entry = findEntry(group, word);
   const rest = args.slice(at + 1);
+  if (entry === undefined) {
+    if (word === "help") return helpFrom(group, rest, context, place);
+    return group.unknown(word, context);
+  }
+  const target = (await entry.load()).default;
+  if (target.kind === "group") {
+    // A request for help before the word is one about the word behind it, too.
+    return dispatch(target, wanted === "help" ? ["--help", ...rest] : rest, context, place);
+  }
   if (wanted === "help") return showHelp(target, context);
-  if (target.kind === "group") return dispatch(target, rest, context, place);
 
   place.path = target.path;
   place.dialect = target.dialect;
   const { parse } = await import("./command/parse.ts");
   const request = parse(target, rest);
   return request === "help" ? showHelp(target, context) : target.run(request, context);
+}
+
+/** `image help info` is `help image info`. */
+async function helpFrom(
+  { path }: Group,
+  words: readonly string[],
+  context: Context,
+  place: Place,
+): Promise<number> {
+  const { top } = await import("./commands/top.ts");
+  return dispatch(top, ["help", ...path.split(" "), ...words], context, place);
 }
 
 /** What the options before the first word ask for. */

@@ -10,13 +10,20 @@ export interface Context {
   readonly native: Native;
   readonly stdout: Output;
   readonly stderr: Output;
+  readonly stdin: Host["stdin"];
+  /** Asks for a line of input; undefined at the end of it. */
+  readLine(prompt: string): Promise<string | undefined>;
   now(): { sec: number; nsec: number };
+  randomBytes(count: number): Uint8Array;
+  /** An environment variable; undefined when it is not set. */
+  env(name: string): string | undefined;
 }
 
 /** An output stream that knows how names of others may appear on it. */
 export interface Output {
   readonly isTerminal: boolean;
-  readonly write: (text: string) => void;
+  /** See `Stream.write`. */
+  readonly write: (text: string, hint?: string) => void;
   /**
    * A name that somebody else chose, as it may be written here: on a terminal with control
    * characters escaped, so that it cannot move the cursor or say something else; otherwise as it is.
@@ -30,7 +37,11 @@ export function createContext(host: Host, native: Native): Context {
     native,
     stdout: output(host.stdout),
     stderr: output(host.stderr),
+    stdin: host.stdin,
+    readLine: (prompt) => host.readLine(prompt),
     now: () => host.now(),
+    randomBytes: (count) => host.randomBytes(count),
+    env: (name) => host.env(name),
   };
 }
 
@@ -39,7 +50,7 @@ function output(stream: Stream): Output {
     get isTerminal() {
       return stream.isTerminal;
     },
-    write: (text) => stream.write(text.isWellFormed() ? text : toBytes(text)),
+    write: (text, hint) => stream.write(text.isWellFormed() ? text : toBytes(text), hint),
     name: (text) => (stream.isTerminal ? escapeControls(text) : text),
   };
 }

@@ -9,7 +9,11 @@ export interface Option {
   readonly help: string;
   /** Turns the text into the value, or throws a `UsageError`; gets what an earlier one gave. */
   readonly parse?: ((text: string, previous: unknown) => unknown) | undefined;
-  /** What is thrown when somebody gives it; such an option has no place in the help. */
+  /** Without a place in the help. */
+  readonly hidden?: true;
+  /** Not among Multipass's options. */
+  readonly isAddition?: true;
+  /** What is thrown when somebody gives it. */
   readonly refusal?: () => Error;
 }
 
@@ -54,7 +58,10 @@ export class Command<Options = unknown> {
     return this;
   }
 
-  /** What stands under the usage in the help; lines are kept. */
+  /**
+   * What stands under the usage in the help; lines are kept, and `{program}` becomes the name by
+   * which the program was called.
+   */
   description(text: string): this {
     this.text = text;
     return this;
@@ -73,9 +80,25 @@ export class Command<Options = unknown> {
     return this as unknown as Command<Options & OptionOf<Flags, Value>>;
   }
 
-  /** An option that is known, but refused with a sentence. */
-  refuse(flags: string, refusal: () => Error): this {
-    this.options.push({ flags, help: "", refusal });
+  /** An option that Multipass does not have: the help shows such options by themselves. */
+  addition<Flags extends string, Value = string>(
+    flags: Flags,
+    help: string,
+    parse?: (text: string, previous: Value | undefined) => Value,
+  ): Command<Options & OptionOf<Flags, Value>> {
+    this.options.push({ flags, help, parse: parse as Option["parse"], isAddition: true });
+    return this as unknown as Command<Options & OptionOf<Flags, Value>>;
+  }
+
+  /** An option that the help does not mention. */
+  hidden<Flags extends string>(flags: Flags): Command<Options & OptionOf<Flags, string>> {
+    this.options.push({ flags, help: "", hidden: true });
+    return this as unknown as Command<Options & OptionOf<Flags, string>>;
+  }
+
+  /** An option that is known, but refused with a sentence; a value that `parse` refuses, sooner. */
+  refuse(flags: string, refusal: () => Error, parse?: (text: string) => unknown): this {
+    this.options.push({ flags, help: "", hidden: true, refusal, parse });
     return this;
   }
 
@@ -105,7 +128,7 @@ export class Command<Options = unknown> {
 
 /** The long name in flags, without its dashes. */
 export function longName(flags: string): string {
-  return /--([a-z-]+)/.exec(flags)?.[1] ?? "";
+  return /--([a-z0-9-]+)/.exec(flags)?.[1] ?? "";
 }
 
 /** `force-share` as `forceShare`. */
@@ -120,8 +143,10 @@ type OptionOf<Flags extends string, Value> = {
 };
 
 type LongName<Flags extends string> = Flags extends `${string}--${infer Rest}`
-  ? Rest extends `${infer Name} ${string}`
-    ? Name
+  ? Rest extends `${infer Word} ${string}`
+    ? Word extends `${infer Name},`
+      ? Name
+      : Word
     : Rest
   : never;
 

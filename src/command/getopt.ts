@@ -36,12 +36,12 @@ export function normalizeGetopt(
       if (spelling.name === "help") return "help";
       take(spelling, attached, `option '--${spelling.name}' requires an argument`);
     } else if (arg.startsWith("-") && arg !== "-") {
-      for (let at = 1; at < arg.length; at += 1) {
-        const letter = arg[at]!;
-        const spelling = spellings.find(({ letters }) => letters.includes(letter));
+      const letters = Array.from(arg.slice(1));
+      for (const [at, letter] of letters.entries()) {
+        const spelling = spellings.find((candidate) => candidate.letters.includes(letter));
         if (spelling === undefined) throw new UsageError(`invalid option -- '${letter}'`);
         if (spelling.name === "help") return "help";
-        const attached = arg.slice(at + 1) || undefined;
+        const attached = letters.slice(at + 1).join("") || undefined;
         take(spelling, attached, `option requires an argument -- '${letter}'`);
         if (spelling.takesValue) break;
       }

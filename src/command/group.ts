@@ -21,6 +21,13 @@ export interface Group {
 
 export interface Entry {
   readonly name: string;
+  /** Other words for it; the help does not list them. */
+  readonly aliases?: readonly string[];
   readonly summary: string;
   readonly load: () => Promise<{ default: Command | Group }>;
+}
+
+/** The command that a word means. */
+export function findEntry({ entries }: Group, word: string): Entry | undefined {
+  return entries.find(({ name, aliases }) => name === word || aliases?.includes(word) === true);
 }

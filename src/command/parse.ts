@@ -44,7 +44,9 @@ class Parser extends Commander {
 }
 
 function commanderOption(described: Option): CommanderOption {
-  const option = new CommanderOption(described.flags.replace(/^.*(?=--)/, ""));
+  // The dialects have brought every spelling to the long name.
+  const value = /<.*>/.exec(described.flags)?.[0] ?? "";
+  const option = new CommanderOption(`--${longName(described.flags)} ${value}`.trimEnd());
   return described.parse === undefined ? option : option.argParser(described.parse);
 }
 

@@ -35,14 +35,14 @@ export function normalizeQt(
       if (spelling === undefined) unknown.push(name);
       else take(spelling, attached, `--${name}`);
     } else if (arg.startsWith("-") && arg !== "-") {
-      for (let at = 1; at < arg.length; at += 1) {
-        const letter = arg[at]!;
-        const spelling = spellings.find(({ letters }) => letters.includes(letter));
+      const letters = Array.from(arg.slice(1));
+      for (const [at, letter] of letters.entries()) {
+        const spelling = spellings.find((candidate) => candidate.letters.includes(letter));
         if (spelling === undefined) {
           unknown.push(letter);
           continue;
         }
-        const tail = arg.slice(at + 1);
+        const tail = letters.slice(at + 1).join("");
         const attached = tail.startsWith("=") ? tail.slice(1) : undefined;
         const value = spelling.takesValue ? (attached ?? (tail || undefined)) : attached;
         take(spelling, value, `-${letter}`);

@@ -1,7 +1,11 @@
-// `version`: what this program is, in Multipass's formats.
+// `version`: what this program is, in Multipass's formats. Its second line, of the daemon, is there
+// when one answers; Calque has none.
 
 import { Command } from "../command/command.ts";
 import { UsageError } from "../failure.ts";
+import { type Format, parseFormat } from "../text/format.ts";
+import { formatMultipassJson } from "../text/multipass-json.ts";
+import { sentence } from "../text/sentences.ts";
 import { version } from "../version.ts";
 
 export default new Command("version")
@@ -13,23 +17,18 @@ export default new Command("version")
       "Valid formats are: table (default), json, csv and yaml",
   )
   .action(({ options, operands }, { program, stdout }) => {
-    if (operands.length > 0) throw new UsageError("This command takes no arguments");
-    const format = FORMATS.get(options.format ?? "table");
-    if (format === undefined) throw new UsageError("Invalid format type given.");
-    stdout.write(format(program));
+    if (operands.length > 0) throw new UsageError(sentence("arguments.none"));
+    stdout.write(FORMATS[parseFormat(options.format)](program));
     return 0;
   });
 
-const FORMATS = new Map<string, (program: string) => string>([
-  ["table", (program) => `${program}   ${version}\n`],
-  ["json", (program) => `{\n    "${program}": "${version}"\n}\n`],
-  ["yaml", (program) => `${program}: ${version}\n`],
+const FORMATS: Readonly<Record<Format, (program: string) => string>> = {
+  table: (program) => `${program}   ${version}\n`,
+  json: (program) => formatMultipassJson({ [program]: version }),
+  yaml: (program) => `${program}: ${version}\n`,
   // Multipass's columns; there is no daemon and nothing is looked up that could be an update.
-  [
-    "csv",
-    (program) => `${title(program)},${title(program)}d,Title,Description,URL\n${version},,,,\n`,
-  ],
-]);
+  csv: (program) => `${title(program)},${title(program)}d,Title,Description,URL\n${version},,,,\n`,
+};
 
 function title(program: string): string {
   return program.slice(0, 1).toUpperCase() + program.slice(1);

@@ -1,4 +1,5 @@
-// JSON as qemu-img writes it: four spaces, ASCII only, an empty list or object on two lines.
+// JSON as qemu-img writes it: four spaces, ASCII only, an empty list or object on two lines. How
+// Multipass's differs from that is said in multipass-json.ts.
 
 export type Json =
   | string
@@ -6,25 +7,48 @@ export type Json =
   | bigint
   | boolean
   | readonly Json[]
-  | { readonly [key: string]: Json | undefined };
+  | JsonObject
+  // Whose keys come from outside: an object would reorder those that are numbers.
+  | ReadonlyMap<string, Json | undefined>;
 
-/** A value and a line end; keys that are undefined are left out. */
-export function formatJson(value: Json): string {
-  return `${render(value, "")}\n`;
+export interface JsonObject {
+  readonly [key: string]: Json | undefined;
 }
 
-function render(value: Json, indent: string): string {
-  if (typeof value === "string") return quote(value);
+/** How strings and objects are written. */
+export interface JsonStyle {
+  quote(text: string): string;
+  entries(object: JsonObject | ReadonlyMap<string, Json | undefined>): JsonEntry[];
+}
+
+type JsonEntry = [key: string, value: Json | undefined];
+
+/** A value and a line end; keys that are undefined are left out. */
+export function formatJson(value: Json, style: JsonStyle = QEMU_IMG): string {
+  return `${render(value, "", style)}\n`;
+}
+
+/** The entries of an object in the order in which it has them. */
+export function entriesOf(object: JsonObject | ReadonlyMap<string, Json | undefined>): JsonEntry[] {
+  return object instanceof Map ? [...object] : Object.entries(object);
+}
+
+const QEMU_IMG: JsonStyle = { quote: quoteAscii, entries: entriesOf };
+
+function render(value: Json, indent: string, style: JsonStyle): string {
+  if (typeof value === "string") return style.quote(value);
   if (typeof value !== "object") return String(value);
   const inner = `${indent}    `;
   const [open, close, items] = isList(value)
-    ? ["[", "]", value.map((item) => render(item, inner))]
+    ? ["[", "]", value.map((item) => render(item, inner, style))]
     : [
         "{",
         "}",
-        Object.entries(value).flatMap(([key, item]) =>
-          item === undefined ? [] : [`${quote(key)}: ${render(item, inner)}`],
-        ),
+        style
+          .entries(value)
+          .flatMap(([key, item]) =>
+            item === undefined ? [] : [`${style.quote(key)}: ${render(item, inner, style)}`],
+          ),
       ];
   const lines = items.map((item) => inner + item).join(",\n");
   return `${open}\n${lines}${lines && "\n"}${indent}${close}`;
@@ -35,7 +59,7 @@ function isList(value: object): value is readonly Json[] {
 }
 
 /** A string; what is not UTF-8 in it, a lone surrogate here, becomes U+FFFD. */
-function quote(text: string): string {
+function quoteAscii(text: string): string {
   const escapes = /\\(?:u([0-9a-f]{4})|.)|[\u007f-\uffff]/g;
   return JSON.stringify(text.toWellFormed()).replace(escapes, (match, code?: string) => {
     if (match.startsWith("\\")) return code === undefined ? match : `\\u${code.toUpperCase()}`;

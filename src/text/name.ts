@@ -59,7 +59,8 @@ function tail(code: number): number {
 
 /** How many bytes a text has: C pads its columns by this. */
 export function byteLength(text: string): number {
-  return toBytes(text).length;
+  // Most texts are ASCII, and there can be thousands of them.
+  return /^[\0-\x7f]*$/.test(text) ? text.length : toBytes(text).length;
 }
 
 /** A text without what a terminal would act on: controls, overrides of direction, raw bytes. */

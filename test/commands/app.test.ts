@@ -1,3 +1,6 @@
+// The program around its commands: versions, help, names that it does not know, and mistakes before
+// any command.
+
 import { readFileSync } from "node:fs";
 
 import { describe, expect, test } from "vitest";
@@ -67,7 +70,7 @@ describe("the program", () => {
       = 0"
     `);
     expect(await cli("lunch")).toMatchInlineSnapshot(`
-      "Error: Unknown command or alias 'lunch' (try "multipass help" or "multipass aliases")
+      "Error: Unknown command or alias 'lunch' (try "multipass help")
       = 1"
     `);
     expect(await cli("image", "info")).toMatchInlineSnapshot(`
@@ -94,14 +97,38 @@ describe("the program", () => {
       This is one executable file; it needs no daemon, no root and no network.
 
       Options:
-        -h, --help  Displays help on commandline options
+        -h, --help     Displays help on commandline options
+        -v, --verbose  Increase logging verbosity. Repeat the 'v' in the short option
+                       for more detail. Maximum verbosity is obtained with 4 (or more)
+                       v's, i.e. -vvvv.
 
       Available commands:
-        help     Display help about a command
-        image    Work on qcow2 files where they lie
-        version  Show version details
+        clone     Clone an instance
+        create    Create an instance with an empty disk
+        delete    Delete instances and snapshots
+        export    Write the disk of an instance to a file
+        get       Get a configuration setting
+        help      Display help about a command
+        history   Display what has been done to an instance
+        image     Work on qcow2 files where they lie
+        import    Make an instance of a disk
+        info      Display information about instances or snapshots
+        list      List all available instances or snapshots
+        path      Print where the disk of an instance is
+        purge     Purge all deleted instances permanently
+        recover   Recover deleted instances
+        restore   Restore an instance from a snapshot
+        set       Set a configuration setting
+        snapshot  Take a snapshot of an instance
+        version   Show version details
 
       Examples:
+        calque import disk.qcow2 --name web-1
+            Make an instance of a disk
+        calque snapshot web-1 --name clean
+            Take a snapshot of it
+        calque clone web-1 --name worker --count 20
+            Make twenty of it
         calque image snapshot -c before-upgrade disk.qcow2
             Take a snapshot
         calque image clone disk.qcow2 copy-1.qcow2 copy-2.qcow2
@@ -120,12 +147,12 @@ describe("the program", () => {
   test("names a command that it does not have", async () => {
     const cli = app();
     expect(await cli("lunch")).toMatchInlineSnapshot(`
-      "Error: Unknown command or alias 'lunch' (try "calque help" or "calque aliases")
+      "Error: Unknown command or alias 'lunch' (try "calque help")
       = 1"
     `);
-    expect(await cli("snapshot", "-l", "disk.qcow2")).toMatchInlineSnapshot(`
-      "Error: Unknown command or alias 'snapshot' (try "calque help" or "calque aliases")
-      ! hint: on image files, \`calque image snapshot\`
+    expect(await cli("check", "disk.qcow2")).toMatchInlineSnapshot(`
+      "Error: Unknown command or alias 'check' (try "calque help")
+      ! hint: on image files, \`calque image check\`
       = 1"
     `);
   });
@@ -133,7 +160,7 @@ describe("the program", () => {
   test("cannot be made to move a terminal's cursor by what it repeats", async () => {
     const cli = app({ terminal: true });
     expect(await cli("a\u001b[2Jb\nc")).toMatchInlineSnapshot(`
-      "Error: Unknown command or alias 'a\\u001b[2Jb\\u000ac' (try "calque help" or "calque aliases")
+      "Error: Unknown command or alias 'a\\u001b[2Jb\\u000ac' (try "calque help")
       = 1"
     `);
     expect(await cli("image", "info", "--a\u001b[2Jb\nc")).toMatchInlineSnapshot(`
@@ -151,6 +178,10 @@ describe("the program", () => {
     `);
     expect(await cli("version", "-x", "--yes", "-vz")).toMatchInlineSnapshot(`
       "! Unknown options: x, yes, z.
+      = 1"
+    `);
+    expect(await cli("version", "-\u{1f480}v")).toMatchInlineSnapshot(`
+      "! Unknown option '💀'.
       = 1"
     `);
     expect(await cli("version", "--format")).toMatchInlineSnapshot(`
@@ -221,19 +252,23 @@ describe("help", () => {
     `);
     expect(await cli("image", "--help")).toBe(await cli("help", "image"));
     expect(await cli("--help", "image")).toBe(await cli("help", "image"));
+    expect(await cli("image", "help")).toBe(await cli("help", "image"));
   });
 
   test("explains itself and the version", async () => {
     const cli = app();
     expect(await cli("help", "help")).toMatchInlineSnapshot(`
-      "Usage: calque help [options] [<command>]
+      "Usage: calque help [options] [<command> ...]
       Display help about a command
 
       Options:
-        -h, --help  Displays help on commandline options
+        -h, --help     Displays help on commandline options
+        -v, --verbose  Increase logging verbosity. Repeat the 'v' in the short option
+                       for more detail. Maximum verbosity is obtained with 4 (or more)
+                       v's, i.e. -vvvv.
 
       Arguments:
-        command     Name of command to display help for
+        command        Name of command to display help for
       = 0"
     `);
     expect(await cli("help", "version")).toMatchInlineSnapshot(`
@@ -242,6 +277,9 @@ describe("help", () => {
 
       Options:
         -h, --help         Displays help on commandline options
+        -v, --verbose      Increase logging verbosity. Repeat the 'v' in the short
+                           option for more detail. Maximum verbosity is obtained with
+                           4 (or more) v's, i.e. -vvvv.
         --format <format>  Output version information in the requested format.
                            Valid formats are: table (default), json, csv and yaml
       = 0"
@@ -252,7 +290,10 @@ describe("help", () => {
   test("explains every command of a group", async () => {
     const cli = app();
     for (const verb of ["check", "clone", "create", "info", "snapshot"]) {
-      expect(await cli("image", verb, "--help")).toBe(await cli("help", "image", verb));
+      const help = await cli("help", "image", verb);
+      for (const line of ["image VERB --help", "image help VERB", "--help image VERB"]) {
+        expect(await cli(...line.replace("VERB", verb).split(" "))).toBe(help);
+      }
       expect(await cli("image", verb, "-h", "--not-read-any-more")).toContain("Examples:");
     }
     expect(await cli("help", "image", "check")).toMatchInlineSnapshot(`
@@ -288,7 +329,9 @@ describe("help", () => {
       = 0"
     `);
     expect(await cli("help", "image", "clone")).toMatchInlineSnapshot(`
-      "Usage: calque image clone [options] SOURCE TARGET...
+      "Usage: calque image clone [-q] [-f qcow2] [--strategy auto|reflink|copy]
+                                [--from-snapshot NAME | --keep-snapshots]
+                                [--output human|json] [--no-wait] SOURCE TARGET...
       Make clones of an image that nobody writes to. All of them are made, or none.
 
       Where the file system can do that, a clone shares the blocks of its source
@@ -307,6 +350,8 @@ describe("help", () => {
         --keep-snapshots        Give the clones the snapshots of the source, too
         --output <format>       Output for people (human, the default) or for
                                 programs (json)
+        --no-wait               Fail at once when another Calque is at work on the
+                                image, instead of waiting for it
 
       Arguments:
         SOURCE                  The image to clone
@@ -324,7 +369,7 @@ describe("help", () => {
       = 0"
     `);
     expect(await cli("help", "image", "create")).toMatchInlineSnapshot(`
-      "Usage: calque image create [-q] [-f qcow2] [-o OPTIONS] [--no-wait] FILE SIZE
+      "Usage: calque image create [-q] [-f qcow2] [-o OPTIONS] [--no-wait] FILE [SIZE]
              calque image create -o help
       Create an empty image. A file that exists is overwritten, unless it is in use.
 
@@ -334,15 +379,17 @@ describe("help", () => {
         -f, --format <format>    The format of the image; only qcow2, which is the
                                  default
         -o, --options <options>  Options of the format, as NAME=VALUE,NAME=VALUE:
-                                 cluster_size, compat, compression_type,
-                                 lazy_refcounts, refcount_bits; \`help\` lists them
+                                 cluster_size, compat, compression_type, extended_l2,
+                                 lazy_refcounts, refcount_bits, size; \`help\` lists
+                                 them
         --no-wait                Fail at once when another Calque is at work on the
                                  image, instead of waiting for it
 
       Arguments:
         FILE                     The image to create
-        SIZE                     The size of the disk; b, k, M, G, T, P and E are
-                                 powers of 1024, 1.5G works
+        SIZE                     The size of the disk, unless \`-o size=SIZE\` gives
+                                 it; b, k, M, G, T, P and E are powers of 1024, 1.5G
+                                 works
 
       Examples:
         calque image create disk.qcow2 20G
@@ -375,9 +422,11 @@ describe("help", () => {
       = 0"
     `);
     expect(await cli("help", "image", "snapshot")).toMatchInlineSnapshot(`
-      "Usage: calque image snapshot [-l] [-f qcow2] [-U] FILE
-             calque image snapshot -c NAME | -a NAME | -d NAME [-f qcow2] [--no-wait] FILE
-             calque image snapshot --rename OLD NEW [-f qcow2] [--no-wait] FILE
+      "Usage: calque image snapshot [-l] [-q] [-f qcow2] [-U] FILE
+             calque image snapshot -c NAME [-q] [-f qcow2] [--no-wait] FILE
+             calque image snapshot -a NAME [-q] [-f qcow2] [--no-wait] FILE
+             calque image snapshot -d NAME [-q] [-f qcow2] [--no-wait] FILE
+             calque image snapshot --rename OLD NEW [-q] [-f qcow2] [--no-wait] FILE
       List, take, apply, delete and rename the snapshots inside an image.
 
       Each change happens completely or not at all, whatever interrupts it.
@@ -399,7 +448,7 @@ describe("help", () => {
         -U, --force-share      Read the image also while somebody else writes to it;
                                what is read may be torn (only with -l)
         --no-wait              Fail at once when another Calque is at work on the
-                               image, instead of waiting for it
+                               image, instead of waiting for it (only with changes)
 
       Arguments:
         NEW                    With --rename, the new name
@@ -418,11 +467,24 @@ describe("help", () => {
     `);
   });
 
-  test("fits a terminal of 80 columns, its usage lines aside", async () => {
+  test("fits a terminal of 80 columns", async () => {
     const cli = app();
     for (const verb of [[], ["check"], ["clone"], ["create"], ["info"], ["snapshot"]]) {
       const lines = (await cli("help", "image", ...verb)).split("\n");
-      expect(lines.filter((line) => line.length > 79 && !line.includes(" image "))).toEqual([]);
+      expect(lines.filter((line) => line.length > 79)).toEqual([]);
+    }
+  });
+
+  test("names every option in a usage line", async () => {
+    const cli = app();
+    for (const verb of ["check", "clone", "create", "info", "snapshot"]) {
+      const help = await cli("help", "image", verb);
+      const [usage = ""] = /^Usage:.*\n(?: .*\n)*/.exec(help) ?? [];
+      const options = help.match(/^ {2}(-\w|--[\w-]+)/gm) ?? [];
+      expect(options.length).toBeGreaterThan(2);
+      expect(options.map((option) => option.trim()).filter((it) => !usage.includes(it))).toEqual([
+        "-h",
+      ]);
     }
   });
 
@@ -430,10 +492,27 @@ describe("help", () => {
     const cli = app();
     expect(await cli("help", "lunch")).toMatchInlineSnapshot(`
       "! Error: Unknown Command: 'lunch'
+      ! hint: \`calque help\` lists the commands
       = 1"
     `);
     expect(await cli("help", "image", "convert")).toMatchInlineSnapshot(`
       "! Error: Unknown Command: 'convert'
+      ! hint: \`calque help image\` lists the commands
+      = 1"
+    `);
+    expect(await cli("help", "check")).toMatchInlineSnapshot(`
+      "! Error: Unknown Command: 'check'
+      ! hint: on image files, \`calque help image check\`
+      = 1"
+    `);
+    expect(await cli("image", "help", "lunch")).toMatchInlineSnapshot(`
+      "! Error: Unknown Command: 'lunch'
+      ! hint: \`calque help image\` lists the commands
+      = 1"
+    `);
+    expect(await cli("image", "--help", "lunch")).toMatchInlineSnapshot(`
+      "! error: Command not found: lunch
+      ! Try 'calque image --help' for more info
       = 1"
     `);
     expect(await cli("help", "version", "json")).toMatchInlineSnapshot(`

@@ -11,6 +11,7 @@ import type {
   ImageInfo,
   Native,
   SnapshotInfo,
+  SnapshotListReport,
   SnapshotReport,
 } from "../../src/native.ts";
 
@@ -19,12 +20,26 @@ process.env.TZ = "UTC";
 interface Scene extends Partial<Native> {
   /** The name by which the program is called. */
   argv0?: string;
-  /** Whether both streams are terminals. */
+  /** Whether all streams are terminals. */
   terminal?: boolean;
+  /** Whether standard input is one, if that is not as with the others. */
+  typed?: boolean;
+  /** What is typed, a line for each question; then the input ends. */
+  answers?: readonly string[];
+  randomBytes?: (count: number) => Uint8Array;
+  env?: Readonly<Record<string, string>>;
 }
 
 /** The program, called with the words of a line. Operations that the scene lacks must not be used. */
-export function app({ argv0 = "/usr/bin/calque", terminal = false, ...operations }: Scene = {}) {
+export function app({
+  argv0 = "/usr/bin/calque",
+  terminal = false,
+  typed = terminal,
+  answers = [],
+  randomBytes = (count) => new Uint8Array(count).fill(0x42),
+  env = {},
+  ...operations
+}: Scene = {}) {
   const native = new Proxy(operations as Native, {
     get(known, name) {
       return (
@@ -38,13 +53,21 @@ export function app({ argv0 = "/usr/bin/calque", terminal = false, ...operations
   return async (...args: string[]): Promise<string> => {
     const stdout = recorder(terminal);
     const stderr = recorder(terminal);
+    const lines = answers.values();
     const host: Host = {
       argv: [argv0, ...args],
-      env: () => undefined,
+      env: (name) => env[name],
       stdout,
       stderr,
+      stdin: { isTerminal: typed },
+      randomBytes,
       now: () => ({ sec: 1_795_606_149, nsec: 330_473_000 }),
-      readLine: () => Promise.resolve(undefined),
+      readLine(prompt) {
+        const answer = lines.next().value;
+        // As a terminal shows it.
+        stdout.write(`${prompt}${answer ?? "^D"}\n`);
+        return Promise.resolve(answer);
+      },
     };
     const status = await main(host, native);
     const messages = stderr.text().replace(/^(?=[^])/gm, "! ");
@@ -106,6 +129,10 @@ export function snapshot(info: Partial<SnapshotInfo> = {}): SnapshotInfo {
     icount: "0",
     ...info,
   };
+}
+
+export function listed(snapshots: SnapshotInfo[]): { report: SnapshotListReport } {
+  return { report: { snapshots, virtualSize: 1 << 20, commitFields: "00".repeat(48) } };
 }
 
 export function checked(report: Partial<CheckReport> = {}) {

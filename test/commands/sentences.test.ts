@@ -1,0 +1,63 @@
+// The table of sentences, the tests and the documentation: that none of them says what another one
+// does not know.
+
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+import { describe, expect, test } from "vitest";
+
+import { type SentenceKey, SENTENCES } from "../../src/text/sentences.ts";
+
+const keys = Object.keys(SENTENCES) as SentenceKey[];
+
+/** The texts of all files below a directory whose name ends so. */
+function texts(directory: string, ending: string): string[] {
+  return readdirSync(directory, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(ending))
+    .map((name) => readFileSync(path.join(directory, name), "utf8"));
+}
+
+/** What matches the sentence with any values in it. */
+function pattern(key: SentenceKey): string {
+  const parts = SENTENCES[key].split(/\{\w+\}/);
+  return parts.map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("[^\n]*?");
+}
+
+/** What the tests expect, as a user would see it. */
+const expected = texts("test", ".ts")
+  .map((text) => text.replaceAll("\\`", "`"))
+  .filter((text) => !text.includes("The table of sentences, the tests and the documentation"));
+
+test.each(keys)("a test knows the sentence %s", (key) => {
+  const said = new RegExp(pattern(key));
+  expect(expected.some((text) => said.test(text))).toBe(true);
+});
+
+test.each(keys)("somebody says the sentence %s", (key) => {
+  const source = texts("src", ".ts").filter((text) => !text.includes("export const SENTENCES"));
+  expect(source.some((text) => text.includes(`"${key}"`))).toBe(true);
+});
+
+describe("docs/multipass.md", () => {
+  /** What only Multipass says, and the page tells for comparison. */
+  const THEIRS = ["Caught an unhandled exception: …"];
+
+  const page = readFileSync("docs/multipass.md", "utf8");
+  const spans = [...page.matchAll(/`([^`]+)`/g)].map(([, text]) => text!.replace(/\s+/g, " "));
+  const quotations = spans.filter((text) => /^[A-Z][^`]* [^`]*/.test(text) || /"/.test(text));
+
+  test("quotes something", () => {
+    expect(quotations.length).toBeGreaterThan(2);
+  });
+
+  test.each(quotations)("quotes what somebody says: %s", (text) => {
+    const isOurs = keys.some((key) => new RegExp(`^${pattern(key)}$`).test(text));
+    expect(isOurs || THEIRS.includes(text)).toBe(true);
+  });
+
+  test("has the sentence for each name that stands in it", () => {
+    const commands = spans.flatMap((text) => /^calque ([a-z]+)$/.exec(text)?.[1] ?? []);
+    const known = readFileSync("src/commands/top.ts", "utf8");
+    for (const command of commands) expect(known).toContain(`name: "${command}"`);
+  });
+});
