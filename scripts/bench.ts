@@ -4,7 +4,7 @@
 //   npm run bench -- [--rounds N] [--size GIB] [--in DIRECTORY] [--only PART] [--record] [--no-build]
 //
 // Twelve GiB of free space are enough, in `bench/work` or where `--in` says; everything is removed
-// at the end. `--only` is start, fabricated, real or clone. `--record` keeps in bench/results what
+// at the end. `--only` is start, fabricated, real, clone or instances. `--record` keeps in bench/results what
 // is printed and, as JSON, every sample. Everybody works on a copy of his own, with warm caches; the
 // rows that miss a target are printed as such.
 
@@ -16,6 +16,7 @@ import { parseArgs } from "node:util";
 
 import { benchClones } from "./bench/clones.ts";
 import type { Device } from "./bench/device.ts";
+import { benchInstances } from "./bench/instances.ts";
 import { ageWithQemu, fabricate } from "./bench/images.ts";
 import { Bench, inTurns } from "./bench/measure.ts";
 import { describeMachine, print, printed, printRows, printSummary } from "./bench/report.ts";
@@ -27,7 +28,7 @@ import { fail, root, run, temporaryDirectory } from "./tools.ts";
 /** Processes of a few milliseconds are started more often. */
 const STARTS_PER_ROUND = 10;
 const workDirectory = path.join(root, "bench/work");
-const PARTS = ["start", "fabricated", "real", "clone"];
+const PARTS = ["start", "fabricated", "real", "clone", "instances"];
 
 const { values: options } = parseArgs({
   options: {
@@ -84,10 +85,11 @@ if (options.only.includes("fabricated")) {
     rmSync(master.path);
   }
 }
-if (options.only.includes("real") || options.only.includes("clone")) {
+if (["real", "clone", "instances"].some((part) => options.only.includes(part))) {
   const master = ageWithQemu(directory);
   if (options.only.includes("real")) show(await benchSnapshots(master, setting));
   if (options.only.includes("clone")) show(await benchClones(master.path, setting));
+  if (options.only.includes("instances")) show(await benchInstances(master.path, setting));
 }
 printSummary(rows);
 if (options.record) record();

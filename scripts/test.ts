@@ -30,9 +30,9 @@ const counts = [...(filters.length === 0 ? [await cargoTest()] : []), vitest()];
 const sum = (key: keyof Count) => counts.reduce((total, count) => total + count[key], 0);
 if (sum("skipped") > 0) console.log(`${sum("skipped")} skipped: what this machine lacks is above`);
 // CI has everything, so that a test that finds something missing there has failed.
-const failed = sum("failed") + (process.env.CI ? sum("skipped") : 0);
-console.log(`${sum("passed")} passed, ${failed} failed`);
-process.exitCode = failed > 0 || sum("passed") === 0 ? 1 : 0;
+const failures = sum("failed") + (process.env.CI ? sum("skipped") : 0);
+console.log(`${sum("passed")} passed, ${failures} failed`);
+process.exitCode = failures > 0 || sum("passed") === 0 ? 1 : 0;
 
 /** The tests of the workspace, counted by the closing line of each test program. */
 async function cargoTest(): Promise<Count> {

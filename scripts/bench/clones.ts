@@ -34,22 +34,27 @@ export async function benchClones(image: string, setting: Setting): Promise<Row[
   const rows: Row[] = [];
   for (const kind of KINDS) {
     const point = `${setting.directory}/${kind}`;
-    const file = `${point}.image`;
-    const trouble = mount(kind, file, point);
+    const trouble = mountScratch(kind, point);
     if (trouble === undefined) {
       rows.push(...(await benchFileSystem(kind, point, image, setting)));
-      capture("umount", [point]);
-      mounted.delete(point);
+      unmountScratch(point);
     } else {
       print(`skipped: clones on ${kind}: ${trouble}`);
     }
-    rmSync(file);
   }
   return rows;
 }
 
+/** Ends what `mountScratch` began. */
+export function unmountScratch(point: string): void {
+  capture("umount", [point]);
+  mounted.delete(point);
+  rmSync(`${point}.image`);
+}
+
 /** Makes and mounts a file system; the loop device goes with the mount. Returns why it cannot. */
-function mount(kind: string, file: string, point: string): string | undefined {
+export function mountScratch(kind: string, point: string): string | undefined {
+  const file = `${point}.image`;
   writeFileSync(file, "");
   truncateSync(file, FILE_SYSTEM_BYTES);
   mkdirSync(point, { recursive: true });
@@ -59,8 +64,9 @@ function mount(kind: string, file: string, point: string): string | undefined {
   ];
   for (const [program, ...args] of calls) {
     const { error, status, stderr } = spawnSync(program, args, { encoding: "utf8" });
-    if (error) return `${program} is not installed`;
-    if (status !== 0) return stderr.trim();
+    if (error === undefined && status === 0) continue;
+    rmSync(file);
+    return error ? `${program} is not installed` : stderr.trim();
   }
   mounted.add(point);
   return undefined;

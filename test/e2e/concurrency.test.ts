@@ -7,14 +7,13 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import {
   copyInto,
   digest,
   digestOfFile,
   type Ending,
-  eventful,
   executable,
   expectRefusal,
   guest,
@@ -24,24 +23,18 @@ import {
   inTrouble,
   isRoot,
   judged,
+  makeOriginal,
   must,
   mustImage,
   qemuImg,
   run,
-  Scene,
   sleep,
   snapshotsOf,
   until,
   view,
 } from "./support.ts";
 
-const scene = new Scene();
-const original = scene.path("original.qcow2");
-
-beforeAll(async () => {
-  if (judged) await eventful(original);
-  return () => scene[Symbol.dispose]();
-});
+const { scene, file: original } = makeOriginal();
 
 const SECONDS = 4;
 /** How often everybody gets their turn at least; the test's own time limit is the judge of that. */

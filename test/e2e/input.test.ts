@@ -27,7 +27,6 @@ import {
   digest,
   digestOfFile,
   type Ending,
-  eventful,
   executable,
   expectRefusal,
   guest,
@@ -35,6 +34,7 @@ import {
   inParallel,
   isRoot,
   judged,
+  makeOriginal,
   must,
   nobody,
   qemuImg,
@@ -43,13 +43,7 @@ import {
   Scene,
 } from "./support.ts";
 
-const scene = new Scene();
-const original = scene.path("original.qcow2");
-
-beforeAll(async () => {
-  if (judged) await eventful(original);
-  return () => scene[Symbol.dispose]();
-});
+const { scene, file: original } = makeOriginal();
 
 /** Every command that opens an image, on a file of this name. */
 function commandsOn(file: string): string[][] {
