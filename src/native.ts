@@ -88,6 +88,8 @@ export interface Native {
    * `mounted` in it stays, and whatever the removal had not come to.
    */
   storeRemove(request: { root: string; path: string }): Reply<Done>;
+  /** Lets nobody but the owner read or write these files. */
+  storeProtect(request: { root: string; paths: string[] }): Reply<Done>;
   /** Makes each of these files and directories durable; without `paths` the whole file system. */
   storeSync(request: { root: string; paths?: string[] }): Reply<Done>;
 }

@@ -238,8 +238,8 @@ export interface ImageConvertRequest {
   /** The snapshot, by id or name, whose content is meant. */
   fromSnapshot?: string
   /**
-   * Opens the files of the chain that backs the source, and takes the content of all. Otherwise a
-   * source with a backing file is refused.
+   * Opens the files of the chain that backs the source, and takes the content of all. Otherwise
+   * a source with a backing file is refused.
    */
   flatten?: boolean
   /** The file to be; it may not exist. */
@@ -605,7 +605,7 @@ export interface StoreReadReport {
   files: Array<StoreText>
 }
 
-/** Asks for the text of files, or what they are. */
+/** Asks for the text of files, what they are, or that they become the owner's alone. */
 export interface StoreReadRequest {
   /** The store. */
   root: string
@@ -718,6 +718,8 @@ export declare function storeLock(request: StoreLockRequest, waiting?: ((arg: st
 export declare function storeMakeDirectory(request: StorePathRequest): Reply<Done>
 
 export declare function storeOpen(request: StoreOpenRequest): Reply<StoreOpenReport>
+
+export declare function storeProtect(request: StoreReadRequest): Reply<Done>
 
 export declare function storeRead(request: StoreReadRequest): Reply<StoreReadReport>
 

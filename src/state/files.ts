@@ -107,6 +107,11 @@ export class Files {
     unwrap(this.#native.storeRemove(this.#at({ path })));
   }
 
+  /** Lets nobody but the owner read or write these files. */
+  protect(paths: readonly string[]): void {
+    unwrap(this.#native.storeProtect(this.#at({ paths: [...paths] })));
+  }
+
   /** Makes these files and directories durable. */
   sync(paths: readonly string[]): void {
     unwrap(this.#native.storeSync(this.#at({ paths: [...paths] })));

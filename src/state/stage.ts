@@ -138,6 +138,9 @@ export class Stage implements Disposable {
   commit(): void {
     const missing = this.names.find((name) => !this.#written.has(name));
     if (missing !== undefined) throw new Error(`${missing} has no record`);
+    // The core gives a disk the mode of its source.
+    const disks = this.names.map((name) => instancePaths(this.#paths.instance(name)).disk);
+    this.#access.files.protect(disks);
     this.#sync();
     underStoreLock(this.#access, () =>
       this.names.length === 1 ? this.#publish() : this.#commit(),

@@ -40,6 +40,8 @@ export function playStore(native: Native, directory: string): Answers {
   call("storeStat", () =>
     withoutInodes(native.storeStat({ root, paths: ["instances/a", "missing", "../store"] })),
   );
+  call("storeProtect", () => native.storeProtect({ root, paths: ["instances/a"] }));
+  call("storeProtect of nothing", () => native.storeProtect({ root, paths: ["missing"] }));
   call("storeSync", () => native.storeSync({ root, paths: [".", "instances", "instances/a"] }));
   call("storeSync of everything", () => native.storeSync({ root }));
   call("storeSync of nothing", () => native.storeSync({ root, paths: ["missing"] }));

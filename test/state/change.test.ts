@@ -182,6 +182,33 @@ describe("a snapshot", () => {
     expect(remains(store)).toEqual([]);
   });
 
+  test("that could not be deleted leaves its instance's record as it was", () => {
+    const failure = { code: "io", stage: "operation", reason: "late" } as const;
+    const records: string[] = [];
+    const { change, file } = instance({
+      snapshotDelete(request, event) {
+        const stop = new Error("planned");
+        const planOnly = (): unknown =>
+          native.snapshotDelete(request, (planned) => {
+            event?.(planned);
+            records.push(readFileSync(file("instance.json"), "utf8"));
+            throw stop;
+          });
+        expect(planOnly).toThrow(stop);
+        return { failure };
+      },
+    });
+    change((it) => {
+      it.takeSnapshot({ name: "a" });
+      it.takeSnapshot({ name: "b" });
+    });
+    const before = readFileSync(file("instance.json"), "utf8");
+    const attempt = (): unknown => change((it) => it.deleteSnapshot(findSnapshot(it.view, "b")));
+    expect(attempt).toThrow(new NativeFailure(failure));
+    expect(records).toEqual([expect.not.stringContaining(before)]);
+    expect(readFileSync(file("instance.json"), "utf8")).toBe(before);
+  });
+
   test("that is gone since somebody looked at it is not mistaken for another of its id", () => {
     const { change, disk } = instance();
     change((it) => {

@@ -111,6 +111,16 @@ const operations: Record<string, Operation> = {
     },
     act: (store) => changing(store, (change) => void change.grow(4 << 20)),
   },
+  "restoring a snapshot after another program deleted its parent": {
+    prepare(store) {
+      withSnapshots(store);
+      deleteForeign(store.view(store.living("web")).diskPath, "grown");
+    },
+    act: (store) =>
+      changing(store, (change) => {
+        change.restoreSnapshot(findSnapshot(change.view, "snapshot3"));
+      }),
+  },
   "naming clones": onSnapshots((change) => void change.nameClones(2)),
   "moving to the trash": { prepare: withSnapshots, act: (store) => void store.trash("web") },
   recovering: {

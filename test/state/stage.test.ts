@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import path from "node:path";
@@ -42,6 +43,18 @@ function abandon(wanted: string[], call: keyof Native) {
 
 function names(store: Store): string[] {
   return store.list().map(({ name }) => name);
+}
+
+/** The core, where moves to such a place happen, and it cannot tell whether they last. */
+function unsettledAt(target: RegExp): Native {
+  return {
+    ...native,
+    storeRename(request) {
+      const reply = native.storeRename(request);
+      if (!target.test(request.target)) return reply;
+      return { failure: { code: "unsettled", stage: "operation", reason: "nobody knows" } };
+    },
+  };
 }
 
 describe("a reservation", () => {
@@ -203,6 +216,32 @@ describe("a batch that was interrupted", () => {
   });
 });
 
+describe("a commit of which the core cannot tell whether it survives", () => {
+  test("is left to the next change: what is committed is not removed again", () => {
+    const { open, root } = scene();
+    const doubtful = open(unsettledAt(/\/commit$/));
+    expect(() => make(doubtful, ["a", "b"])).toThrow("nobody knows");
+    expect(readdirSync(path.join(root, "stage"))).toHaveLength(1);
+    const store = open();
+    expect(names(store)).toEqual(["a", "b"]);
+    store.change("a")[Symbol.dispose]();
+    expect(readdirSync(path.join(root, "instances"))).toEqual(["a", "b"]);
+  });
+
+  test("of a purge as well: what might come back is not half gone", () => {
+    const { open, root } = scene();
+    const store = open();
+    make(store, ["web"]);
+    const doubtful = open(unsettledAt(/^stage\//));
+    expect(() => doubtful.purge(store.living("web"))).toThrow("nobody knows");
+    const [id] = readdirSync(path.join(root, "stage"));
+    expect(readdirSync(path.join(root, `stage/${id}/web`))).toHaveLength(5);
+    expect(store.list()).toEqual([]);
+    make(scene(root, 1000).open(), ["web"]);
+    expect(readdirSync(path.join(root, "stage"))).toEqual([]);
+  });
+});
+
 describe("a stage", () => {
   test("whose maker lives is not swept", () => {
     const { open } = scene();
@@ -255,4 +294,20 @@ test("a store whose directories were removed by hand makes them again", () => {
   make(store, ["new"]);
   expect(store.list().map(({ name }) => name)).toEqual(["new", "web"]);
   expect(readFileSync(path.join(root, "store.lock"), "utf8")).toBe("");
+});
+
+test("what is in the store is its owner's alone", () => {
+  const { open, root } = scene();
+  make(open(), ["a", "b", "c", "d", "e"]);
+  const store = open();
+  using change = store.change("a");
+  change.takeSnapshot({});
+  store.trash("b");
+  for (const file of readdirSync(root, { recursive: true, encoding: "utf8" })) {
+    const stat = statSync(path.join(root, file));
+    expect([file, (stat.mode & 0o777).toString(8)]).toEqual([
+      file,
+      stat.isDirectory() ? "700" : "600",
+    ]);
+  }
 });

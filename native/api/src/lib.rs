@@ -24,8 +24,8 @@ pub use snapshot::{
 };
 pub use store::{
     store_append, store_create, store_link, store_list, store_lock, store_make_directory,
-    store_open, store_read, store_remove, store_rename, store_replace, store_stat, store_sync,
-    store_unlock,
+    store_open, store_protect, store_read, store_remove, store_rename, store_replace, store_stat,
+    store_sync, store_unlock,
 };
 
 pub use qcow2::report_file_size_limit;

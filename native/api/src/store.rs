@@ -26,4 +26,4 @@ pub use link::store_link;
 pub use lock::{store_lock, store_unlock};
 pub use open::store_open;
 pub use remove::store_remove;
-pub use sync::store_sync;
+pub use sync::{store_protect, store_sync};

@@ -74,6 +74,7 @@ operation!(store_append(StoreWriteRequest) -> Done);
 operation!(store_rename(StoreRenameRequest) -> Done);
 operation!(store_link(StoreLinkRequest) -> Done);
 operation!(store_remove(StorePathRequest) -> Done);
+operation!(store_protect(StoreReadRequest) -> Done);
 operation!(store_sync(StoreSyncRequest) -> Done);
 
 /// Runs an operation that obeys its callback, an optional function of JavaScript.

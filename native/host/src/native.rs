@@ -41,6 +41,7 @@ pub fn operations<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     native.set("storeRename", plain(ctx, api::store_rename)?)?;
     native.set("storeLink", plain(ctx, api::store_link)?)?;
     native.set("storeRemove", plain(ctx, api::store_remove)?)?;
+    native.set("storeProtect", plain(ctx, api::store_protect)?)?;
     native.set("storeSync", plain(ctx, api::store_sync)?)?;
     Ok(native)
 }

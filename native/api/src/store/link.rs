@@ -12,8 +12,8 @@ use crate::types::{Done, FailureCode, Outcome, StoreLinkRequest};
 /// Gives a regular file that belongs to the caller a name in the store too, which nothing has;
 /// symbolic links to the file are followed. Nothing of the file changes.
 ///
-/// `cannot-share` where it lies on another file system, or on one without hard links, or where it has
-/// other names already: the store's files are nobody else's.
+/// `cannot-share` where it lies on another file system, or on one without hard links, or where it
+/// has other names already: the store's files are nobody else's.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn store_link(request: StoreLinkRequest) -> Outcome<Done> {
     let source = Path::new(&request.source);

@@ -79,7 +79,7 @@ pub struct StoreUnlockRequest {
     pub handle: Whole,
 }
 
-/// Asks for the text of files, or what they are.
+/// Asks for the text of files, what they are, or that they become the owner's alone.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "napi", napi_derive::napi(object, object_to_js = false))]
