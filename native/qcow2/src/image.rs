@@ -1,10 +1,10 @@
 //! An open image: its storage, its header, and its tables on request.
 //!
 //! There are two ways to open one. To change or to copy it, everything that the header names must
-//! have a sound place. To show or to check it, QEMU's rules are enough, and what lies beyond the end
-//! of the file is zeros, as for QEMU: who looks at a damaged image sees the same with both. Whatever
-//! a table says is checked when the table is read; names of other files in the image are data and
-//! are never opened.
+//! have a sound place. To show or to check it, QEMU's rules are enough, and what lies beyond the
+//! end of the file is zeros, as for QEMU: who looks at a damaged image sees the same with both.
+//! Whatever a table says is checked when the table is read; names of other files in the image are
+//! data and are never opened.
 
 mod reader;
 
@@ -93,8 +93,8 @@ impl Image {
         bitmap::read_all(&self.header, &mut |buf, at| self.reader().fill(buf, at))
     }
 
-    /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest reads
-    /// as zeros, and where the data are in another file, none is listed.
+    /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest
+    /// reads as zeros, and where the data are in another file, none is listed.
     pub fn listed_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
         let (entries, _) = self.listed_snapshot_table().map_err(|error| match error.kind() {
             Kind::InvalidSnapshotTable => error,
@@ -161,8 +161,8 @@ impl Image {
         Ok(())
     }
 
-    /// Reads an L1 table of `entries` entries at `offset`, after checking that it is aligned, within
-    /// QEMU's limit and inside the file.
+    /// Reads an L1 table of `entries` entries at `offset`, after checking that it is aligned,
+    /// within QEMU's limit and inside the file.
     pub(crate) fn read_l1(&self, offset: u64, entries: u32) -> Result<Vec<u64>> {
         let mut l1 = Vec::new();
         self.for_l1_entries(offset, entries, |index, entry| {
@@ -207,8 +207,9 @@ impl Image {
         self.read_l1(self.header.l1_offset, self.header.l1_entries)
     }
 
-    /// Reads `length` bytes of a table that starts on a cluster and lies inside the file. `what` names
-    /// it in the error. `length` is bounded by the file's length before anything is allocated.
+    /// Reads `length` bytes of a table that starts on a cluster and lies inside the file. `what`
+    /// names it in the error. `length` is bounded by the file's length before anything is
+    /// allocated.
     pub(crate) fn read_table_bytes(&self, offset: u64, length: u64, what: &str) -> Result<Vec<u8>> {
         self.ensure_inside(offset, length, what)?;
         let length =
@@ -218,8 +219,8 @@ impl Image {
         Ok(bytes)
     }
 
-    /// Checks that a table starts on a cluster and lies inside the file; its last cluster may be cut
-    /// off by the end of the file.
+    /// Checks that a table starts on a cluster and lies inside the file; its last cluster may be
+    /// cut off by the end of the file.
     pub(crate) fn ensure_inside(&self, offset: u64, length: u64, what: &str) -> Result<()> {
         let cluster = self.header.cluster_bytes();
         if offset == 0 || !offset.is_multiple_of(cluster) {

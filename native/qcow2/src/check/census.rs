@@ -306,8 +306,8 @@ impl<'a> TableCount<'a> {
         }
     }
 
-    /// Nearly every entry is empty or names a whole cluster inside the file; those are gathered into
-    /// runs. All others are judged one by one.
+    /// Nearly every entry is empty or names a whole cluster inside the file; those are gathered
+    /// into runs. All others are judged one by one.
     #[inline]
     fn entry(&mut self, index: u64, entry: u64) {
         let offset = entry & OFFSET_MASK;

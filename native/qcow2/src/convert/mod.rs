@@ -15,7 +15,7 @@
 //! | `backing` | which file an image names |
 //! | `layer`, `guest_map`, `data_map` | one file: its tables, its holes |
 //! | `transfer` | which pieces are shared and which copied |
-//! | `sink`, `target` | the new file: what goes in, and where |
+//! | `sink`, `outbox`, `target` | the new file: what goes in, how, and where |
 
 mod backing;
 mod chain;

@@ -134,7 +134,8 @@ mod tests {
         outbox.finish(&file).unwrap();
         let mut all = vec![0; 21 + long.len()];
         file.read_exact_at(&mut all, 0).unwrap();
-        assert_eq!(&all[..21], b"\0\0\0abcde\0g\0\0\0\0\0\0\0\0\0f");
+        assert_eq!(&all[..10], b"\0\0\0abcde\0g");
+        assert_eq!(&all[10..21], b"\0\0\0\0\0\0\0\0\0\0f");
         assert!(all[21..] == long);
         assert_eq!(file.metadata().unwrap().len(), all.len() as u64);
     }

@@ -59,7 +59,8 @@ pub(super) fn read_place(header: &Header, data: &[u8]) -> Result<LuksHeader> {
     Ok(place)
 }
 
-/// The byte range that the LUKS header owns, inside a file of `file_bytes` bytes; none without LUKS.
+/// The byte range that the LUKS header owns, inside a file of `file_bytes` bytes; none without
+/// LUKS.
 pub fn owned_ranges(header: &Header, file_bytes: u64) -> Result<Option<Range<u64>>> {
     let Some(LuksHeader { offset, bytes }) = luks_header(header)? else { return Ok(None) };
     match offset.checked_add(bytes) {

@@ -267,8 +267,8 @@ impl Header {
         self.sector()[24..72].try_into().expect("48 bytes")
     }
 
-    /// What a longer or shorter backing file name changes in the file, as (offset, bytes): the name in
-    /// its place, and its length. None where it does not fit.
+    /// What a longer or shorter backing file name changes in the file, as (offset, bytes): the name
+    /// in its place, and its length. None where it does not fit.
     pub fn with_backing_file(&self, name: &[u8]) -> Option<[(u64, Vec<u8>); 2]> {
         let (offset, _) = self.stored_backing();
         let fits = name.len() <= MAX_BACKING_BYTES

@@ -145,8 +145,8 @@ fn invalid(reason: impl Into<String>, offset: u64) -> Error {
 /// Reads a table of `count` entries that begins at `table_offset` in a file of `file_bytes` bytes.
 /// `read` fills a buffer from a host offset.
 ///
-/// Memory and work are bounded by `file_bytes`, and by 64 MiB, never by `count`. Returns the entries
-/// and the table's length in bytes, which ends at the last name's last byte.
+/// Memory and work are bounded by `file_bytes`, and by 64 MiB, never by `count`. Returns the
+/// entries and the table's length in bytes, which ends at the last name's last byte.
 pub fn read_table(
     count: u32,
     table_offset: u64,

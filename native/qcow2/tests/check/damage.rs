@@ -8,6 +8,9 @@ use crate::bench::{
 };
 use crate::support::layout::{COMPRESSED, COPIED, OFFSET};
 
+/// Where QEMU lets a file end.
+const NO_FILE: u64 = 0x7fff_ffff_c000_0000;
+
 #[rustfmt::skip]
 const DAMAGES: &[(&str, Damage)] = &[
     ("a refcount too high", |b| refcount(b, 1)),
@@ -51,10 +54,12 @@ const DAMAGES: &[(&str, Damage)] = &[
     ("the active L1 table outside", |b| b.put(L1_OFFSET, 8, 0x90_0000)),
     ("the active L1 table beyond the format", |b| b.put(L1_OFFSET, 8, 1 << 56)),
     ("the active L1 table in the header", |b| b.put(L1_OFFSET, 8, 0)),
-    ("the active L1 table where no file reaches", |b| b.put(L1_OFFSET, 8, 0x7fff_ffff_c000_0000)),
+    ("the active L1 table where no file reaches", |b| b.put(L1_OFFSET, 8, NO_FILE)),
     ("the active L1 table in a refcount block", |b| b.put(L1_OFFSET, 8, b.block())),
     ("compressed data that overlaps", |b| data_entry(b, COMPRESSED | 3 << 54 | 0x5_0000)),
-    ("compressed data of the greatest length", |b| data_entry(b, COMPRESSED | 0xff << 54 | 0x5_0001)),
+    ("compressed data of the greatest length", |b| {
+        data_entry(b, COMPRESSED | 0xff << 54 | 0x5_0001);
+    }),
     ("compressed data with COPIED", |b| data_entry(b, COMPRESSED | COPIED | 3 << 54 | 0x5_0000)),
     ("compressed data outside", |b| data_entry(b, COMPRESSED | 3 << 54 | 0x95_0000)),
     ("compressed data across the end", |b| {
@@ -76,7 +81,7 @@ const DAMAGES: &[(&str, Damage)] = &[
     }),
     ("a refcount block that is an L2 table", |b| b.put(b.table() + 8, 8, b.l2())),
     ("the refcount table outside", |b| b.put(TABLE_OFFSET, 8, 0x90_0000)),
-    ("the refcount table where no file reaches", |b| b.put(TABLE_OFFSET, 8, 0x7fff_ffff_c000_0000)),
+    ("the refcount table where no file reaches", |b| b.put(TABLE_OFFSET, 8, NO_FILE)),
     ("the refcount table beyond the format", |b| b.put(TABLE_OFFSET, 8, 1 << 56)),
     ("the refcount table in the header", |b| b.put(TABLE_OFFSET, 8, 0)),
     ("no refcount table", |b| b.put(TABLE_CLUSTERS, 4, 0)),
@@ -100,7 +105,7 @@ const DAMAGES: &[(&str, Damage)] = &[
     }),
     ("a snapshot table past the end", |b| b.put(SNAPSHOTS_OFFSET, 8, 0x900_0000)),
     ("a snapshot table in the header", |b| b.put(SNAPSHOTS_OFFSET, 8, 0)),
-    ("a snapshot table where no file reaches", |b| b.put(SNAPSHOTS_OFFSET, 8, 0x7fff_ffff_c000_0000)),
+    ("a snapshot table where no file reaches", |b| b.put(SNAPSHOTS_OFFSET, 8, NO_FILE)),
     ("a file that ends before its snapshot table", |b| end_at(b, b.snapshots())),
     ("a file that ends inside its snapshot table", |b| end_at(b, b.snapshots() + 100)),
     ("a file that ends inside its header", |b| end_at(b, 100)),

@@ -1,5 +1,5 @@
-//! What owns clusters beside the mapping: the LUKS header, an external data file. Bitmaps have a file
-//! of their own.
+//! What owns clusters beside the mapping: the LUKS header, an external data file. Bitmaps have a
+//! file of their own.
 
 use std::fs;
 

@@ -28,8 +28,8 @@ pub fn must(program: &str, args: &[&str]) {
 }
 
 /// What a reader without bitmaps in it says before the check; its second line has no end.
-pub const BITMAP_WARNING: &str = "qemu-img: warning: a program lacking bitmap support modified this \
-    file, so all bitmaps are now considered inconsistent\nSome clusters may be leaked, run \
+pub const BITMAP_WARNING: &str = "qemu-img: warning: a program lacking bitmap support modified \
+    this file, so all bitmaps are now considered inconsistent\nSome clusters may be leaked, run \
     'qemu-img check -r' on the image file to fix.";
 
 pub fn by_qemu(path: &Path, secret: bool) -> Verdict {

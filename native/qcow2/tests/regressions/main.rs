@@ -7,6 +7,7 @@ mod clones;
 mod costs;
 mod counts;
 mod devices;
+mod encryption;
 mod full_disk;
 mod geometry;
 mod sizes;
