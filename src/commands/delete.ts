@@ -1,7 +1,7 @@
 // `delete`: instances to the trash, or out of the store for ever; snapshots for ever.
 //
-// Everything is looked at before anything goes: that it is there, that nobody uses it, that the user
-// means it.
+// Everything is looked at before anything goes: that it is there, that nobody uses it, that the
+// user means it.
 
 import { Command } from "../command/command.ts";
 import type { Context } from "../context.ts";

@@ -122,11 +122,12 @@ export interface ShownSnapshot {
 }
 
 /**
- * Snapshots with the names by which they can be addressed, as `findSnapshot` has it: `@ID` where the
- * name is empty or means another one, or no certain one, which only other programs bring about.
+ * Snapshots with the names by which they can be addressed, as `findSnapshot` has it: `@ID` where
+ * the name is empty or means another one, or no certain one, which only other programs bring about.
  */
 export function shownSnapshots({ snapshots }: InstanceView): ShownSnapshot[] {
   const own = new Set<string>();
+  const ids = new Set(snapshots.map(({ id }) => `@${id}`));
   const counts = new Map<string, number>();
   for (const { name, isForeign } of snapshots) {
     if (!isForeign) own.add(name);
@@ -134,7 +135,8 @@ export function shownSnapshots({ snapshots }: InstanceView): ShownSnapshot[] {
   }
   return snapshots.map((snapshot) => {
     const { id, name, isForeign } = snapshot;
-    const isMeant = counts.get(name) === 1 || (own.has(name) && !isForeign);
+    const isUnique = counts.get(name) === 1 || (own.has(name) && !isForeign);
+    const isMeant = isUnique && !ids.has(name);
     return { name: isMeant && name !== "" ? nameOf(snapshot) : `@${id}`, snapshot };
   });
 }

@@ -1,8 +1,8 @@
 // `import`: a disk that somebody has becomes an instance.
 //
 // The disk is copied, or its blocks are shared, into a stage. One that is moved is linked into the
-// stage, so that it is never in there alone: its own name goes after the commit, and only if the file
-// is still what was imported.
+// stage, so that it is never in there alone: its own name goes after the commit, and only if the
+// file is still what was imported.
 
 import { Command } from "../command/command.ts";
 import type { Context } from "../context.ts";

@@ -11,7 +11,7 @@ import { openStore, type Store } from "../state/store.ts";
 import { sentence } from "../text/sentences.ts";
 import { version } from "../version.ts";
 
-/** Lets a command work on the store. What the store cannot do ends it: `list failed: …`, status 2. */
+/** Lets a command work on the store. What the store cannot do ends it: `list failed: …`, 2. */
 export async function withStore<Result>(
   command: string,
   context: Context,

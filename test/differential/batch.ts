@@ -1,5 +1,5 @@
-// Thousands of command lines, with few processes of our own: a shell runs them, and leaves what they
-// said in files. As many shells as there are processors, so that neither waits.
+// Thousands of command lines, with few processes of our own: a shell runs them, and leaves what
+// they said in files. As many shells as there are processors, so that neither waits.
 
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

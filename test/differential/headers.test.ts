@@ -1,6 +1,6 @@
 // Every field of the header with every interesting value, against qemu-img: `info`, `check` and
-// `snapshot -l` say the same of a damaged header. And what is only shown, not sound, is not changed.
-// CALQUE_SEED chooses the cases of those that are too many.
+// `snapshot -l` say the same of a damaged header. And what is only shown, not sound, is not
+// changed. CALQUE_SEED chooses the cases of those that are too many.
 
 import { copyFileSync, readFileSync } from "node:fs";
 import path from "node:path";

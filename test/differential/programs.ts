@@ -1,6 +1,6 @@
-// The two programs, and what makes their endings comparable: standard output and exit status are the
-// same, and standard error is qemu-img's after our `error: `. Lines of ours that begin with `hint: `
-// are extra.
+// The two programs, and what makes their endings comparable: standard output and exit status are
+// the same, and standard error is qemu-img's after our `error: `. Lines of ours that begin with
+// `hint: ` are extra.
 
 import { spawnSync } from "node:child_process";
 import path from "node:path";

@@ -69,10 +69,20 @@ function someCommandsOn(file: string, turn: number): string[][] {
   return commandsOn(file).filter((_, at) => (at * 5 + turn * 3) % 11 < 5);
 }
 
+/** Whether a command only looks at an image. */
+function isReading([verb = "", operation]: string[]): boolean {
+  return verb === "info" || verb === "check" || operation === "-l";
+}
+
 /** Runs every command on a file, which each has to refuse for that reason, and looks around. */
-async function expectRefused(place: string, name: string, reason: RegExp): Promise<void> {
+async function expectRefused(
+  place: string,
+  name: string,
+  reason: RegExp,
+  commands = commandsOn(name),
+): Promise<void> {
   const before = readdirSync(place).toSorted();
-  for (const args of commandsOn(name)) {
+  for (const args of commands) {
     const ending = await image(args, { cwd: place, timeout: BOUND });
     expect({ args, ...ending }).toMatchObject({ args, status: 1, signal: null, stdout: "" });
     expectRefusal(ending, reason);
@@ -173,10 +183,9 @@ describe.runIf(judged)("an image that is cut off", () => {
     const file = path.join(place, "disk.qcow2");
     copyFileSync(original, file);
     truncateSync(file, 3 * 1024);
-    await expectRefused(place, "disk.qcow2", /./).catch((error: unknown) => {
-      // check has a verdict of its own: it counts what it cannot find.
-      if (!String(error).includes('"check"')) throw error;
-    });
+    // What only looks shows what qemu-img shows, for which the missing part is zeros.
+    const others = commandsOn("disk.qcow2").filter((args) => !isReading(args));
+    await expectRefused(place, "disk.qcow2", /./, others);
   });
 });
 
@@ -200,8 +209,7 @@ async function expectSane({ place, args, ending, pristine, story }: Outcome): Pr
   expect(ending.stderr, text).not.toMatch(/panicked/);
   if (ending.status === 1) expect(ending.stderr, text).toMatch(/^error: \S/m);
   const file = path.join(place, "disk.qcow2");
-  const isRead = ["info", "check", "clone"].includes(args[0] ?? "") || args[1] === "-l";
-  if (ending.status !== 0 || isRead) {
+  if (ending.status !== 0 || isReading(args) || args[0] === "clone") {
     expect(readFileSync(file).equals(pristine), text).toBe(true);
   } else {
     // It was changed: then it had to be sound, and still is.

@@ -6,10 +6,10 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 
 import type { ImageUser, Native } from "../../../src/native.ts";
-import { Holder } from "../../e2e/support.ts";
+import { have, Holder } from "../../e2e/support.ts";
 import { make, native } from "../../state/scene.ts";
+import { cloning, failing, FULL } from "./core.ts";
 import {
-  changed,
   recordOf,
   session,
   take,
@@ -20,6 +20,8 @@ import {
   type World,
   world,
 } from "./world.ts";
+
+const LOCKED = { code: "in-use", reason: 'Failed to get shared "write" lock' } as const;
 
 /** What qemu-img says of the snapshots of an instance's disk. */
 function snapshotsOf({ disk }: World, name: string): string {
@@ -320,6 +322,42 @@ describe("clone", () => {
     expect(recordOf(here, "work").cloneCount).toBe(0);
   });
 
+  test.runIf(have("qemu-nbd"))("names whoever runs the source, qemu-nbd for one", async () => {
+    const { root, cli, store, disk } = world();
+    make(store, ["foo"]);
+    const socket = `${root}/socket`;
+    const server = ["qemu-nbd", "--persistent", "-k", socket, "-f", "qcow2", disk("foo")];
+    await using _ = await Holder.of(server, () => existsSync(socket));
+    expect(withoutProcess(await session(cli, ["clone foo", "list"]))).toMatchInlineSnapshot(`
+      "$ clone foo
+      ! clone failed: Calque can only clone stopped instances.
+      ! "foo" is used by qemu-nbd (process PID)
+      = 2
+      $ list
+      Name                    State             IPv4             Image
+      foo                     Running           N/A              Not Available
+      = 0
+      "
+    `);
+  });
+
+  test("is made beside one who only reads the source", async () => {
+    const { cli, store, disk } = world();
+    make(store, ["foo"]);
+    await using _ = await Holder.io(disk("foo"), "-r");
+    expect(await session(cli, ["clone foo", "list"])).toMatchInlineSnapshot(`
+      "$ clone foo
+      Cloned from foo to foo-clone1.
+      = 0
+      $ list
+      Name                    State             IPv4             Image
+      foo                     Stopped           --               Not Available
+      foo-clone1              Stopped           --               Not Available
+      = 0
+      "
+    `);
+  });
+
   test("takes names as long as a guest can have them, and a name from the trash", async () => {
     const { cli, store } = world();
     const longest = "a".repeat(63);
@@ -503,10 +541,9 @@ describe("clone", () => {
     expect(uuid).not.toBe(source.uuid);
     expect(instanceId).toBe(`foo-clone8-${uuid.slice(0, 8)}`);
     expect(macAddress).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
-    const addresses = [source, clone].flatMap((one) => [
-      one.macAddress,
-      ...one.interfaces.map((of) => of.macAddress),
-    ]);
+    const addresses = [source, clone].flatMap((one) =>
+      [one, ...one.interfaces].map((of) => of.macAddress),
+    );
     expect(new Set(addresses).size).toBe(6);
     expect(interfaces.map(({ id, autoMode }) => [id, autoMode])).toEqual([
       ["br0", true],
@@ -648,15 +685,12 @@ describe("clone", () => {
     writeFileSync(disk("foo"), bytes);
 
     let targets: string[] = [];
-    const full: Native["imageClone"] = (request) => {
+    const imageClone: Native["imageClone"] = (request) => {
       targets = request.targets;
       native.imageClone(request);
-      const path = request.targets[1]!;
-      return {
-        failure: { code: "no-space", stage: "operation", reason: "No space left on device", path },
-      };
+      return failing(FULL)(request);
     };
-    expect(await called({ core: { imageClone: full } })("clone", "foo", "--count", "2"))
+    expect(await called({ core: { imageClone } })("clone", "foo", "--count", "2"))
       .toMatchInlineSnapshot(`
         "! clone failed: No space left on device
         = 2"
@@ -673,30 +707,17 @@ describe("clone", () => {
   test("copies where blocks cannot be shared, and says so, unless it was told to share", async () => {
     const { called, store } = world();
     make(store, ["foo"]);
-    const cli = called({
-      core: {
-        imageClone: (request, progress) =>
-          request.strategy === "reflink"
-            ? {
-                failure: {
-                  code: "cannot-share",
-                  stage: "operation",
-                  reason: "blocks cannot be shared: ext4 cannot share blocks between files",
-                  path: request.targets[0]!,
-                },
-              }
-            : changed(native.imageClone({ ...request, strategy: "copy" }, progress), (report) => ({
-                ...report,
-                clones: report.clones.map((clone) => ({
-                  ...clone,
-                  copiedBytes: 1 << 19,
-                  ...(request.strategy === "auto"
-                    ? { reason: "ext4 cannot share blocks between files" }
-                    : {}),
-                })),
-              })),
+    const reason = "ext4 cannot share blocks between files";
+    const asked = cloning({ strategy: "copy", copiedBytes: 1 << 19 });
+    const forced = cloning({ strategy: "copy", copiedBytes: 1 << 19, reason });
+    const cannot = failing({ code: "cannot-share", reason: `blocks cannot be shared: ${reason}` });
+    const core: Partial<Native> = {
+      imageClone(request, progress) {
+        if (request.strategy === "reflink") return cannot(request);
+        return (request.strategy === "copy" ? asked : forced)(request, progress);
       },
-    });
+    };
+    const cli = called({ core });
     expect(
       await session(cli, [
         "clone foo --count 3",
@@ -724,16 +745,13 @@ describe("clone", () => {
   test("shows on a terminal how far a copy is, and whom it waits for", async () => {
     const { called, store } = world();
     make(store, ["foo"]);
-    const imageClone: Native["imageClone"] = (request, progress) => {
-      const totalBytes = 3 << 20;
-      progress?.({ copiedBytes: 0, totalBytes: 0, waitingFor: "calque (process 4711)" });
-      progress?.({ copiedBytes: 0, totalBytes });
-      progress?.({ copiedBytes: 1 << 20, totalBytes });
-      return changed(native.imageClone(request), (report) => ({
-        ...report,
-        clones: report.clones.map((clone) => ({ ...clone, strategy: "reflink" as const })),
-      }));
-    };
+    const totalBytes = 3 << 20;
+    const imageClone = cloning(
+      { strategy: "reflink", copiedBytes: 65_536 },
+      { copiedBytes: 0, totalBytes: 0, waitingFor: "calque (process 4711)" },
+      { copiedBytes: 0, totalBytes },
+      { copiedBytes: 1 << 20, totalBytes },
+    );
     const shown = await called({ terminal: true, core: { imageClone } })("clone", "foo");
     expect(shown.replaceAll("\u001b", "ESC").replaceAll("\r", "CR")).toMatchInlineSnapshot(`
       "Cloned from foo to foo-clone1.
@@ -758,9 +776,7 @@ describe("clone", () => {
     ];
     const core: Partial<Native> = {
       imageUsers: () => ({ report: { users: [users[looks++]!] } }),
-      imageClone: ({ source }) => ({
-        failure: { code: "in-use", stage: "open", reason: "Failed to get lock", path: source },
-      }),
+      imageClone: ({ source }) => failing(LOCKED)({ source }),
     };
     expect(await here.called({ core })("clone", "foo")).toMatchInlineSnapshot(`
       "! clone failed: Calque can only clone stopped instances.
@@ -805,9 +821,8 @@ describe("clone", () => {
   test("gives up when there is no address left that nobody has", async () => {
     const here = world();
     make(here.store, ["foo"]);
-    const randomBytes = (count: number): Uint8Array => new Uint8Array(count);
-    expect(await session(here.called({ randomBytes }), ["clone foo", "clone foo", "list"]))
-      .toMatchInlineSnapshot(`
+    const cli = here.called({ randomBytes: (count) => new Uint8Array(count) });
+    expect(await session(cli, ["clone foo", "clone foo", "list"])).toMatchInlineSnapshot(`
         "$ clone foo
         Cloned from foo to foo-clone1.
         = 0

@@ -4,8 +4,8 @@ import { execFileSync } from "node:child_process";
 
 import { describe, expect, test } from "vitest";
 
-import type { Native } from "../../../src/native.ts";
 import { make } from "../../state/scene.ts";
+import { failing, FULL } from "./core.ts";
 import { recordOf, session, within, world } from "./world.ts";
 
 describe("create", () => {
@@ -179,10 +179,7 @@ describe("create", () => {
       "! create failed: The image size is too large for file format 'qcow2' (try using a larger cluster size)
       = 2"
     `);
-    const full: Native["imageCreate"] = ({ path }) => ({
-      failure: { code: "no-space", stage: "operation", reason: "No space left on device", path },
-    });
-    const cli = here.called({ core: { imageCreate: full } });
+    const cli = here.called({ core: { imageCreate: failing(FULL) } });
     expect(await cli("create", "web-1", "--disk", "1G")).toMatchInlineSnapshot(`
       "! create failed: No space left on device
       = 2"

@@ -8,6 +8,7 @@ import { describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make } from "../../state/scene.ts";
+import { failing } from "./core.ts";
 import {
   session,
   take,
@@ -387,6 +388,28 @@ describe("delete", () => {
     );
   });
 
+  test("means the id where a snapshot of another program is called like one", async () => {
+    const here = world();
+    make(here.store, ["foo"]);
+    takeForeign(here.disk("foo"), ["@2", "x", "@9"]);
+    const lines = ["list --snapshots", "delete --purge foo.@2 foo.@9", "list --snapshots"];
+    expect(await session(here.cli, lines)).toMatchInlineSnapshot(`
+      "$ list --snapshots
+      Instance   Snapshot   Parent   Comment
+      foo        @1         --       --
+      foo        x          --       --
+      foo        @9         --       --
+      = 0
+      $ delete --purge foo.@2 foo.@9
+      = 0
+      $ list --snapshots
+      Instance   Snapshot   Parent   Comment
+      foo        @2         --       --
+      = 0
+      "
+    `);
+  });
+
   test("purges a named instance with its snapshots, and else each of them", async () => {
     const here = furnished();
     expect(await here.cli("delete", "--purge", "foo.a", "foo", "bar.a")).toMatchInlineSnapshot(
@@ -555,9 +578,7 @@ describe("delete", () => {
       = 2"
     `);
     looks = 0;
-    const locked: Native["snapshotDelete"] = ({ path }) => ({
-      failure: { code: "in-use", stage: "open", reason: 'Failed to get "write" lock', path },
-    });
+    const locked = failing({ code: "in-use", reason: 'Failed to get "write" lock' });
     expect(
       await here.called({ core: { ...core, snapshotDelete: locked } })("delete", "-p", "foo.a"),
     ).toMatchInlineSnapshot(`

@@ -8,8 +8,9 @@ import { beforeEach, describe, expect, test } from "vitest";
 
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
-import { make, native, temporary } from "../../state/scene.ts";
-import { changed, session, take, withoutProcess, type World, world } from "./world.ts";
+import { make, temporary } from "../../state/scene.ts";
+import { cloning } from "./core.ts";
+import { session, take, withoutProcess, type World, world } from "./world.ts";
 
 function write(file: string, byte: number): void {
   execFileSync("qemu-io", ["-c", `write -P ${byte} 0 64k`, file], { stdio: "ignore" });
@@ -147,17 +148,9 @@ describe("export", () => {
   });
 
   test("says when it copied what could have been shared", async () => {
-    const copying: Native["imageClone"] = (request, progress) =>
-      changed(native.imageClone(request, progress), (report) => ({
-        ...report,
-        clones: report.clones.map((clone) => ({
-          ...clone,
-          strategy: "copy" as const,
-          copiedBytes: 3 << 19,
-          reason: "ext4 cannot share blocks between files",
-        })),
-      }));
-    const program = at(here.called({ core: { imageClone: copying } }));
+    const reason = "ext4 cannot share blocks between files";
+    const imageClone = cloning({ strategy: "copy", copiedBytes: 3 << 19, reason });
+    const program = at(here.called({ core: { imageClone } }));
     expect(await program("export", "foo", "DIR/copy.qcow2")).toMatchInlineSnapshot(`
       "Exported foo to DIR/copy.qcow2 (copy, 1.5MiB copied).
       ! hint: no blocks are shared: ext4 cannot share blocks between files

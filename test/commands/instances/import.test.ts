@@ -19,7 +19,8 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make, native, temporary } from "../../state/scene.ts";
-import { changed, recordOf, session, within, withoutProcess, type World, world } from "./world.ts";
+import { cloning, converting, failing, FULL } from "./core.ts";
+import { recordOf, session, within, withoutProcess, type World, world } from "./world.ts";
 
 let here: World;
 let place: string;
@@ -59,8 +60,8 @@ function write(name: string, byte: number, format = "qcow2"): void {
 }
 
 /** Whether the disk of an instance begins with a block of that byte. */
-function reads(instance: string, byte: number, at = 0): boolean {
-  const command = `read -P ${byte} ${at} 64k`;
+function reads(instance: string, byte: number, offset = 0): boolean {
+  const command = `read -P ${byte} ${offset} 64k`;
   return !execFileSync("qemu-io", ["-r", "-c", command, here.disk(instance)], {
     encoding: "utf8",
   }).includes("verification failed");
@@ -486,8 +487,9 @@ describe("import", () => {
   test("refuses an image in use, and names who has it", async () => {
     image("disk.qcow2", 1);
     qemuImg("create", "-q", "-f", "raw", "disk.img", "1M");
-    await using _ = await Holder.io(file("disk.qcow2"));
-    await using _raw = await Holder.io(file("disk.img"), "-f", "raw");
+    await using holders = new AsyncDisposableStack();
+    holders.use(await Holder.io(file("disk.qcow2")));
+    holders.use(await Holder.io(file("disk.img"), "-f", "raw"));
     const lines = [
       "import DIR/disk.qcow2",
       "import DIR/disk.qcow2 --move",
@@ -584,22 +586,14 @@ describe("import", () => {
 
   test("says what it waits for, how far it is, and that it had to copy", async () => {
     image("disk.qcow2", 1);
-    const imageClone: Native["imageClone"] = (request, progress) => {
-      progress?.({ copiedBytes: 0, totalBytes: 0, waitingFor: "calque (process 4711)" });
-      return changed(native.imageClone(request), (report) => ({
-        ...report,
-        clones: report.clones.map((clone) => ({
-          ...clone,
-          strategy: "copy" as const,
-          copiedBytes: 3 << 19,
-          reason: "it lies on another file system",
-        })),
-      }));
-    };
-    const imageConvert: Native["imageConvert"] = (request, progress) => {
-      progress?.({ doneBytes: 1 << 19, totalBytes: 1 << 20 });
-      return native.imageConvert(request);
-    };
+    const imageClone = cloning(
+      { strategy: "copy", copiedBytes: 3 << 19, reason: "it lies on another file system" },
+      { copiedBytes: 0, totalBytes: 0, waitingFor: "calque (process 4711)" },
+    );
+    const imageConvert = converting(
+      { strategy: "copy", copiedBytes: 1 << 20 },
+      { doneBytes: 1 << 19, totalBytes: 1 << 20 },
+    );
     const program = at(here.called({ core: { imageClone } }));
     expect(await program("import", "DIR/disk.qcow2")).toMatchInlineSnapshot(`
       "Imported: disk
@@ -614,15 +608,7 @@ describe("import", () => {
 
   test("leaves nothing behind when the disk cannot be copied", async () => {
     image("disk.qcow2", 1);
-    const full: Native["imageClone"] = ({ targets: [target] }) => ({
-      failure: {
-        code: "no-space",
-        stage: "operation",
-        reason: "No space left on device",
-        path: target!,
-      },
-    });
-    const program = at(here.called({ core: { imageClone: full } }));
+    const program = at(here.called({ core: { imageClone: failing(FULL) } }));
     expect(await program("import", "DIR/disk.qcow2")).toMatchInlineSnapshot(`
       "! import failed: Cannot import "DIR/disk.qcow2": No space left on device
       = 2"
@@ -685,9 +671,7 @@ describe("import --move", () => {
       = 0
       "
     `);
-    const storeLink: Native["storeLink"] = () => ({
-      failure: { code: "cannot-share", stage: "operation", reason: "Invalid cross-device link" },
-    });
+    const storeLink = failing({ code: "cannot-share", reason: "Invalid cross-device link" });
     const program = at(here.called({ core: { storeLink } }));
     expect(await program("import", "--move", "DIR/far.qcow2")).toMatchInlineSnapshot(`
       "Imported: far
@@ -739,17 +723,10 @@ describe("import --move", () => {
 
   test("makes no instance if the file cannot be taken", async () => {
     image("disk.qcow2", 1);
-    const storeLink: Native["storeLink"] = ({ source }) => ({
-      failure: {
-        code: "not-ours",
-        stage: "operation",
-        reason: "It belongs to another user",
-        path: source,
-      },
-    });
+    const storeLink = failing({ code: "not-ours", reason: "it belongs to another user" });
     const program = at(here.called({ core: { storeLink } }));
     expect(await program("import", "--move", "DIR/disk.qcow2")).toMatchInlineSnapshot(`
-      "! import failed: Cannot import "DIR/disk.qcow2": It belongs to another user
+      "! import failed: Cannot import "DIR/disk.qcow2": it belongs to another user
       = 2"
     `);
     expect(readdirSync(place)).toEqual(["disk.qcow2"]);
@@ -771,11 +748,13 @@ describe("import --move", () => {
 
   test("keeps a file that somebody wrote to meanwhile, and says so", async () => {
     image("disk.qcow2", 1);
-    const fileRemove: Native["fileRemove"] = (request) => {
-      utimesSync(request.path, 1, 1);
-      return native.fileRemove(request);
+    const core: Partial<Native> = {
+      fileRemove(request) {
+        utimesSync(request.path, 1, 1);
+        return native.fileRemove(request);
+      },
     };
-    const program = at(here.called({ core: { fileRemove } }));
+    const program = at(here.called({ core }));
     expect(await program("import", "--move", "DIR/disk.qcow2")).toMatchInlineSnapshot(`
       "Imported: disk
       ! warning: "DIR/disk.qcow2" was imported, but not removed: it has changed meanwhile

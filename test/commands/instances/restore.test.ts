@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make, native } from "../../state/scene.ts";
+import { failing, FULL } from "./core.ts";
 import {
   recordOf,
   session,
@@ -362,10 +363,8 @@ Snapshot restored: foo.clean
   test("discards nothing if the snapshot before cannot be taken", async () => {
     const here = changedSince();
     const before = recordOf(here, "foo");
-    const full: Native["snapshotCreate"] = ({ path }) => ({
-      failure: { code: "no-space", stage: "operation", reason: "No space left on device", path },
-    });
-    const cli = here.called({ terminal: true, answers: ["yes"], core: { snapshotCreate: full } });
+    const core = { snapshotCreate: failing(FULL) };
+    const cli = here.called({ terminal: true, answers: ["yes"], core });
     expect(await cli("restore", "foo.clean")).toMatchInlineSnapshot(`
       "Do you want to take a snapshot of foo before discarding its current state? (Yes/no): yes
       ! restore failed: "STORE/instances/foo/disk.qcow2": No space left on device
@@ -376,10 +375,8 @@ Snapshot restored: foo.clean
 
   test("keeps the snapshot that it took if the restore itself fails", async () => {
     const here = changedSince();
-    const failing: Native["snapshotApply"] = ({ path }) => ({
-      failure: { code: "io", stage: "operation", reason: "Input/output error", path },
-    });
-    const cli = here.called({ terminal: true, answers: [""], core: { snapshotApply: failing } });
+    const core = { snapshotApply: failing({ code: "io", reason: "Input/output error" }) };
+    const cli = here.called({ terminal: true, answers: [""], core });
     expect(await cli("restore", "foo.clean")).toMatchInlineSnapshot(`
       "Do you want to take a snapshot of foo before discarding its current state? (Yes/no): 
       Snapshot taken: foo.snapshot2

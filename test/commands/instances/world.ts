@@ -4,11 +4,12 @@ import { execFileSync } from "node:child_process";
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
-import type { Native, Reply } from "../../../src/native.ts";
+import type { Native } from "../../../src/native.ts";
 import type { InstanceRecord } from "../../../src/state/schema.ts";
 import { openStore, type Store } from "../../../src/state/store.ts";
 import { native, scene } from "../../state/scene.ts";
 import { app } from "../app.ts";
+import { cloning, converting } from "./core.ts";
 
 interface Options {
   argv0?: string;
@@ -64,32 +65,8 @@ export function world(): World {
 
 const shared = { strategy: "reflink", copiedBytes: 65_536 } as const;
 
-/**
- * Whether blocks are shared depends on where the tests run. What is said about it does not: there,
- * they always are.
- */
-const sharing = {
-  imageClone(...[request, progress]: Parameters<Native["imageClone"]>) {
-    return changed(native.imageClone(request, progress), ({ clones, ...report }) => ({
-      ...report,
-      clones: clones.map(({ reason: _, ...clone }) => ({ ...clone, ...shared })),
-    }));
-  },
-  imageConvert(...[request, progress]: Parameters<Native["imageConvert"]>) {
-    return changed(native.imageConvert(request, progress), ({ reason: _, ...report }) => ({
-      ...report,
-      ...shared,
-    }));
-  },
-};
-
-/** The reply, with another report if there is one. */
-export function changed<Report>(
-  { report, failure }: Reply<Report>,
-  change: (report: Report) => Report,
-): Reply<Report> {
-  return report === undefined ? { failure: failure! } : { report: change(report) };
-}
+/** What is said about how disks are copied does not depend on where the tests run. */
+const sharing = { imageClone: cloning(shared), imageConvert: converting(shared) };
 
 /** Everything that a user sees who types these lines, words or texts with spaces, one by one. */
 export async function session(
