@@ -4,9 +4,9 @@
 //   npm run bench -- [--rounds N] [--size GIB] [--in DIRECTORY] [--only PART] [--record] [--no-build]
 //
 // Twelve GiB of free space are enough, in `bench/work` or where `--in` says; everything is removed
-// at the end. `--only` is start, fabricated, real, clone or instances. `--record` keeps in bench/results what
-// is printed and, as JSON, every sample. Everybody works on a copy of his own, with warm caches; the
-// rows that miss a target are printed as such.
+// at the end. `--only` is start, fabricated, real, clone or instances. `--record` keeps in
+// bench/results what is printed and, as JSON, every sample. Everybody works on a copy of his own,
+// with warm caches; the rows that miss a target are printed as such.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";

@@ -26,7 +26,8 @@ export interface Output {
   readonly write: (text: string, hint?: string) => void;
   /**
    * A name that somebody else chose, as it may be written here: on a terminal with control
-   * characters escaped, so that it cannot move the cursor or say something else; otherwise as it is.
+   * characters escaped, so that it cannot move the cursor or say something else; otherwise as it
+   * is.
    */
   readonly name: (text: string) => string;
 }

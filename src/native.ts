@@ -34,8 +34,8 @@ export interface Native {
   // Files that are about to move into the store.
 
   /**
-   * Where a file really is, and the same stamp as long as it is the same file and nobody has written
-   * to it.
+   * Where a file really is, and the same stamp as long as it is the same file and nobody has
+   * written to it.
    */
   fileStamp(request: { path: string }): Reply<{ path: string; stamp: string }>;
   /**
@@ -69,8 +69,8 @@ export interface Native {
   /** Makes a file that is not there; `durable` also survives a power cut. */
   storeCreate(request: StoreCreateRequest): Reply<Done>;
   /**
-   * Makes the file hold `text`, durably; a crash leaves the old text or the new one. Two who replace
-   * one file at a time need a lock between them.
+   * Makes the file hold `text`, durably; a crash leaves the old text or the new one. Two who
+   * replace one file at a time need a lock between them.
    */
   storeReplace(request: { root: string; path: string; text: string }): Reply<Done>;
   /** Adds `text` at the end of the file, which is made if need be: all of it or nothing. */
@@ -78,14 +78,14 @@ export interface Native {
   /** Moves a file or directory; what is at `target` stays, and is `target-exists`. */
   storeRename(request: StoreRenameRequest): Reply<Done>;
   /**
-   * Gives a regular file from outside, which belongs to the caller, a second name in the store; what
-   * is at `target` stays. `cannot-share` where the file system cannot do that, or the file has other
-   * names.
+   * Gives a regular file from outside, which belongs to the caller, a second name in the store;
+   * what is at `target` stays. `cannot-share` where the file system cannot do that, or the file has
+   * other names.
    */
   storeLink(request: { root: string; source: string; target: string }): Reply<Done>;
   /**
-   * Removes a file, a link, or a directory with all that is in it. Nothing there is as good. What is
-   * `mounted` in it stays, and whatever the removal had not come to.
+   * Removes a file, a link, or a directory with all that is in it. Nothing there is as good. What
+   * is `mounted` in it stays, and whatever the removal had not come to.
    */
   storeRemove(request: { root: string; path: string }): Reply<Done>;
   /** Lets nobody but the owner read or write these files. */

@@ -42,8 +42,8 @@ interface Sight {
 }
 
 /**
- * Evaluates `expression`, in which `native` is the core and `directory` the current one, behind each
- * door. In what comes back, that directory is called `~`.
+ * Evaluates `expression`, in which `native` is the core and `directory` the current one, behind
+ * each door. In what comes back, that directory is called `~`.
  */
 function throughBothDoors(name: string, expression: string): Record<"addon" | "host", Sight> {
   const doors = {

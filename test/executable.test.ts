@@ -1,6 +1,7 @@
 // The executable in places where programs break: an empty chroot, a deleted directory, a hostile
-// environment. Both forms of it run the same scene where they can; the second one needs a C library,
-// /proc and a directory to stand in. The source itself does the same under Node, Deno and Bun.
+// environment. Both forms of it run the same scene where they can; the second one needs a C
+// library, /proc and a directory to stand in. The source itself does the same under Node, Deno and
+// Bun.
 
 import { spawnSync } from "node:child_process";
 import {

@@ -108,8 +108,8 @@ function list(title: string, items: readonly Item[], column: number, dialect: Di
 }
 
 /**
- * Lines of at most 79 characters, each indented; line ends in the text are kept. `laterWidth` is for
- * all lines but the first.
+ * Lines of at most 79 characters, each indented; line ends in the text are kept. `laterWidth` is
+ * for all lines but the first.
  */
 function wrap(text: string, indent: number, laterWidth = WIDTH): string[] {
   const lines: string[] = [];

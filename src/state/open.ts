@@ -1,4 +1,5 @@
-// How the right to change an instance is had: its lock first, then what an interrupted restore left.
+// How the right to change an instance is had: its lock first, then what an interrupted restore
+// left.
 
 import type { StoreAccess } from "./access.ts";
 import { InstanceChange } from "./change.ts";

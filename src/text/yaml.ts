@@ -1,5 +1,5 @@
-// YAML as Multipass (yaml-cpp) writes it: blocks indented by two, `~` for nothing, an empty sequence
-// on a line of its own, strings plain wherever a reader takes them for the same string.
+// YAML as Multipass (yaml-cpp) writes it: blocks indented by two, `~` for nothing, an empty
+// sequence on a line of its own, strings plain wherever a reader takes them for the same string.
 
 /** Mappings in others are not empty; where there is nothing, Multipass writes `~`. */
 export type Yaml = null | string | number | readonly Yaml[] | ReadonlyMap<string, Yaml>;

@@ -1,5 +1,5 @@
-// `image create`: what it announces and asks the core for, and every option and size that it refuses,
-// in qemu-img's words.
+// `image create`: what it announces and asks the core for, and every option and size that it
+// refuses, in qemu-img's words.
 
 import { describe, expect, test } from "vitest";
 

@@ -1,5 +1,5 @@
-// `image info`: an image as qemu-img describes it to people and to programs, with whatever names are
-// in it, and why it could not be opened.
+// `image info`: an image as qemu-img describes it to people and to programs, with whatever names
+// are in it, and why it could not be opened.
 
 import { expect, test } from "vitest";
 

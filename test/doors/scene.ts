@@ -1,5 +1,5 @@
-// Calls every operation on images, in an order that gives each something to do, and writes down what
-// came back. It runs through either door, in a directory of its own, and must see the same.
+// Calls every operation on images, in an order that gives each something to do, and writes down
+// what came back. It runs through either door, in a directory of its own, and must see the same.
 
 import type { Native } from "../../src/native.ts";
 

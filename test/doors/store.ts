@@ -1,5 +1,5 @@
-// Calls every operation on the files of a store, and on files that move into it, and writes down what
-// came back: the same through either door.
+// Calls every operation on the files of a store, and on files that move into it, and writes down
+// what came back: the same through either door.
 
 import type { Native } from "../../src/native.ts";
 import { type Answers, recorder } from "./scene.ts";

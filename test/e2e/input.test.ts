@@ -198,8 +198,8 @@ interface Outcome {
 }
 
 /**
- * What must hold whatever an image says of itself: no panic, bounded time, a clear error; and a file
- * that is byte-identical, unless the command succeeded.
+ * What must hold whatever an image says of itself: no panic, bounded time, a clear error; and a
+ * file that is byte-identical, unless the command succeeded.
  */
 async function expectSane({ place, args, ending, pristine, story }: Outcome): Promise<void> {
   const text = `${story}, ${args.join(" ")}: ${JSON.stringify(ending).slice(0, 600)}`;
@@ -320,8 +320,9 @@ describe.runIf(judged)("an image that lies about itself", () => {
     await inParallel(many, ({ poke, story }) => expectSaneAfter([poke], story));
   });
 
-  // The story: a cluster of the disk and of two snapshots is counted twice, not three times. Deleting
-  // one snapshot makes it look private, and the next write of the guest changes the other snapshot.
+  // The story: a cluster of the disk and of two snapshots is counted twice, not three times.
+  // Deleting one snapshot makes it look private, and the next write of the guest changes the other
+  // snapshot.
   test.concurrent("with a count that is too low loses no snapshot, or is refused", async () => {
     const place = scene.place();
     const file = path.join(place, "disk.qcow2");

@@ -1,7 +1,8 @@
 // A restore that is killed, and a user who works on.
 //
-// The story: a tool that notes "I am restoring" and finishes the restore after a crash destroys what
-// the user wrote to the disk in between. Here, nothing that is done later touches a disk again.
+// The story: a tool that notes "I am restoring" and finishes the restore after a crash destroys
+// what the user wrote to the disk in between. Here, nothing that is done later touches a disk
+// again.
 
 import { rmSync } from "node:fs";
 

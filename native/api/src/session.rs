@@ -17,8 +17,8 @@ const READ_ATTEMPTS: u32 = 4;
 /// How long it pauses in between: longer than a commit takes to write its sector.
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
-/// Runs `change` on the image at `path`, which is ours alone until it returns. `event` hears whom it
-/// waits for and what the commit will do; if it fails, the change fails before its commit.
+/// Runs `change` on the image at `path`, which is ours alone until it returns. `event` hears whom
+/// it waits for and what the commit will do; if it fails, the change fails before its commit.
 pub(crate) fn change<T>(
     path: &str,
     no_wait: Option<bool>,
@@ -44,7 +44,8 @@ pub(crate) fn change<T>(
     })
 }
 
-/// Takes the lock for a change; `event` hears, after a second, of another Calque that has the image.
+/// Takes the lock for a change; `event` hears, after a second, of another Calque that has the
+/// image.
 pub(crate) fn lock_to_change(
     file: &FileStorage,
     no_wait: Option<bool>,
@@ -107,7 +108,8 @@ pub(crate) fn read_with<T>(
     }
 }
 
-/// One attempt, and whether the image stood still meanwhile: file, first sector, and nobody writing.
+/// One attempt, and whether the image stood still meanwhile: file, first sector, and nobody
+/// writing.
 fn read_once<T>(
     open: fn(Box<dyn Storage>) -> Result<Image>,
     path: &str,

@@ -15,8 +15,8 @@ pub fn core_version() -> String {
     calque_api::core_version()
 }
 
-/// Exports the operation of that name; where it has one, with its optional callback, whose exception
-/// is an error to the operation (`Result`) or only ends it.
+/// Exports the operation of that name; where it has one, with its optional callback, whose
+/// exception is an error to the operation (`Result`) or only ends it.
 macro_rules! operation {
     ($name:ident($request:ident) -> $report:ident) => {
         #[doc = concat!("See `calque_api::", stringify!($name), "`.")]

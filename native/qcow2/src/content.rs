@@ -74,8 +74,9 @@ impl Image {
         Ok(Content { image: self, size, l1, l1_offset, table: None, inflated: None })
     }
 
-    /// Makes the content of the active disk that of `source`, a raw disk of at most the virtual size;
-    /// the rest reads as zeros. One commit: a crash leaves the old content or the new one, whole.
+    /// Makes the content of the active disk that of `source`, a raw disk of at most the virtual
+    /// size; the rest reads as zeros. One commit: a crash leaves the old content or the new one,
+    /// whole.
     ///
     /// Only clusters that differ are written, to new places; snapshots keep theirs.
     pub fn write_content(

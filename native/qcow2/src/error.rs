@@ -1,10 +1,10 @@
 //! The one error type of the core: a closed list of kinds, a sentence, and where it happened.
 //!
 //! The sentence is the *reason* only, in qemu-img's words where qemu-img has some; what was being
-//! done to which file is known to the caller, who puts it in front. It begins with a capital letter,
-//! as qemu-img's and the system's do, unless it only ever follows a colon of ours: reasons of clones
-//! begin with a small one, and so do hints. An error says whether anything was written: every kind
-//! but [`Kind::Unsettled`] means that the image is as it was before the call.
+//! done to which file is known to the caller, who puts it in front. It begins with a capital
+//! letter, as qemu-img's and the system's do, unless it only ever follows a colon of ours: reasons
+//! of clones begin with a small one, and so do hints. An error says whether anything was written:
+//! every kind but [`Kind::Unsettled`] means that the image is as it was before the call.
 
 use std::fmt;
 use std::io;

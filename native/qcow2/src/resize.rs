@@ -7,8 +7,8 @@ use crate::plan::{Goal, Planner, Slot, carried};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {
-    /// Makes the virtual disk `size` bytes long; what is added reads as zeros. `size` is rounded up to
-    /// 512. One commit: size and, where needed, a longer L1 table.
+    /// Makes the virtual disk `size` bytes long; what is added reads as zeros. `size` is rounded up
+    /// to whole sectors of 512. One commit: size and, where needed, a longer L1 table.
     ///
     /// L1 entries above the old end (VM state that QEMU left in the active disk) are dropped first:
     /// they would become disk content. Version 2 images with snapshots are refused, as QEMU does,

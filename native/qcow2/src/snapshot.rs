@@ -45,8 +45,8 @@ pub enum Bitmaps {
 impl Image {
     /// Takes a snapshot of the active disk. Guest content does not change.
     ///
-    /// Fails without a write if the name cannot be stored or exists, if there are 65 536 snapshots, or
-    /// if a reference count has reached the image's width.
+    /// Fails without a write if the name cannot be stored or exists, if there are 65 536 snapshots,
+    /// or if a reference count has reached the image's width.
     pub fn create_snapshot(
         &mut self,
         new: &NewSnapshot<'_>,
@@ -76,11 +76,11 @@ impl Image {
         Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
-    /// Makes the content and the size of the active disk those of a snapshot, which stays. `selector`
-    /// is an id, else a name.
+    /// Makes the content and the size of the active disk those of a snapshot, which stays.
+    /// `selector` is an id, else a name.
     ///
-    /// Clusters that only the active disk used are freed. VM state that the snapshot carries stays with
-    /// it and does not come into the active disk.
+    /// Clusters that only the active disk used are freed. VM state that the snapshot carries stays
+    /// with it and does not come into the active disk.
     pub fn apply_snapshot(
         &mut self,
         selector: &[u8],
@@ -204,8 +204,8 @@ impl Image {
         Ok(Committed { snapshot: options.snapshot.take(), ..done })
     }
 
-    /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What lies
-    /// above the disk's end is the snapshot's VM state and stays out.
+    /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What
+    /// lies above the disk's end is the snapshot's VM state and stays out.
     pub(crate) fn snapshot_disk(&self, entry: &SnapshotEntry) -> Result<(u64, Vec<u64>)> {
         let size = entry.disk_size().unwrap_or(self.header.size);
         if !size.is_multiple_of(512) {

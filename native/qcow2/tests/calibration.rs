@@ -1,13 +1,14 @@
 //! The harness finds what it is there to find.
 //!
-//! A crash test that never fails proves nothing. So the same replay, judge and guest are fed with the
-//! writes of `qemu-img snapshot` itself, logged by QEMU's `blklogwrites` driver, where the damage is
-//! known: after a power cut inside `snapshot -a`, a guest's writes change the snapshot; an active L1
-//! table of more than a sector can be torn, and then the disk is neither old nor new; after one inside
-//! `-c`, `qemu-img check` finds errors. If any of this is not found here, the harness is too weak.
+//! A crash test that never fails proves nothing. So the same replay, judge and guest are fed with
+//! the writes of `qemu-img snapshot` itself, logged by QEMU's `blklogwrites` driver, where the
+//! damage is known: after a power cut inside `snapshot -a`, a guest's writes change the snapshot;
+//! an active L1 table of more than a sector can be torn, and then the disk is neither old nor new;
+//! after one inside `-c`, `qemu-img check` finds errors. If any of this is not found here, the
+//! harness is too weak.
 //!
-//! The other half: what the oracle reads is what qemu-img reads, and on what it calls clean or damaged
-//! qemu-img agrees.
+//! The other half: what the oracle reads is what qemu-img reads, and on what it calls clean or
+//! damaged qemu-img agrees.
 
 mod support;
 
@@ -31,8 +32,8 @@ const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
 /// Reads a log of the dm-log-writes format: a super block with the number of entries and the sector
-/// size, then for each entry a sector of header (sector, sectors, flags, bytes of data) and its data.
-/// All integers are little endian.
+/// size, then for each entry a sector of header (sector, sectors, flags, bytes of data) and its
+/// data. All integers are little endian.
 fn parse_log(path: &Path) -> Vec<Operation> {
     let log = std::fs::read(path).unwrap();
     let word = |at: usize| u64::from_le_bytes(log[at..at + 8].try_into().unwrap());

@@ -1,16 +1,17 @@
 //! A power cut at any moment leaves the old image or the new one.
 //!
-//! The story. `qemu-img snapshot -a` overwrites the active L1 table in place with a copy whose COPIED
-//! flags are stale, and puts them right at the very end. A power cut in between leaves an image that
-//! opens and reads as it should; then the next boot writes in place into clusters that the snapshot
-//! shares, and the snapshot is no longer what it was. Nobody notices until it is needed.
+//! The story. `qemu-img snapshot -a` overwrites the active L1 table in place with a copy whose
+//! COPIED flags are stale, and puts them right at the very end. A power cut in between leaves an
+//! image that opens and reads as it should; then the next boot writes in place into clusters that
+//! the snapshot shares, and the snapshot is no longer what it was. Nobody notices until it is
+//! needed.
 //!
 //! So here every operation is recorded on images of all kinds, cut in every way in which a disk may
 //! lose writes, and each state is judged: it opens, it is old or new as a whole, nothing leaks, and
 //! after a guest has worked on it every snapshot is still what it was.
 //!
-//! `CALQUE_SEED` and `CALQUE_CRASH_SAMPLES` choose other and more states, `CALQUE_CRASH_IMAGES` how many
-//! images nobody thought of are cut. The last test, ignored by default, is for a night.
+//! `CALQUE_SEED` and `CALQUE_CRASH_SAMPLES` choose other and more states, `CALQUE_CRASH_IMAGES` how
+//! many images nobody thought of are cut. The last test, ignored by default, is for a night.
 
 mod support;
 
@@ -112,8 +113,8 @@ fn sound_view(image: &SparseImage, what: &str) -> View {
     oracle::view(image).unwrap()
 }
 
-/// Does `operation` to the fixture and judges every state on the way. Returns whether it was done, or
-/// refused for a reason that is allowed.
+/// Does `operation` to the fixture and judges every state on the way. Returns whether it was done,
+/// or refused for a reason that is allowed.
 fn cut_everywhere(
     fixture: &Fixture,
     operation: &Operation,
@@ -213,9 +214,9 @@ fn a_power_cut_while_content_is_replaced_leaves_old_or_new() {
     over_all_fixtures("write", |op| matches!(op, Operation::Write(_)));
 }
 
-/// A thin device runs dry: the first fdatasync fails, the second succeeds, reads return what the disk
-/// does not hold. A command that then took the cache for the truth would overwrite the tables that
-/// the disk still names. So: a flush fails, the next command runs, the power goes.
+/// A thin device runs dry: the first fdatasync fails, the second succeeds, reads return what the
+/// disk does not hold. A command that then took the cache for the truth would overwrite the tables
+/// that the disk still names. So: a flush fails, the next command runs, the power goes.
 #[test]
 fn a_failed_flush_and_the_next_command_and_a_power_cut_leave_old_or_new() {
     let mut random = Random::named(seed(), "flush");
@@ -234,8 +235,8 @@ fn a_failed_flush_and_the_next_command_and_a_power_cut_leave_old_or_new() {
     assert!(settled > 50 && unsettled > 5);
 }
 
-/// One of the three flushes of a commit fails in one of three ways; or the second one and then the one
-/// that was to make the old sector durable again.
+/// One of the three flushes of a commit fails in one of three ways; or the second one and then the
+/// one that was to make the old sector durable again.
 fn flush_faults() -> Vec<Vec<Fault>> {
     let fault = |at, harm| Fault::once(Call::Flush, at, libc::ENOSPC).leaving(harm);
     let all = [Harm::Nothing, Harm::Half, Harm::Lost];
@@ -247,8 +248,8 @@ fn flush_faults() -> Vec<Vec<Fault>> {
     plans
 }
 
-/// Returns whether the next command was carried out; none if the first one was refused anyway, or did
-/// not come to that flush.
+/// Returns whether the next command was carried out; none if the first one was refused anyway, or
+/// did not come to that flush.
 fn fail_flushes(
     fixture: &Fixture,
     operation: &Operation,
@@ -307,8 +308,9 @@ fn fail_flushes(
     Some(result.is_ok())
 }
 
-/// Delete is how space comes back, so it has to work where no block is left. It goes in steps; between
-/// them there may be leaks, never errors, and the next command finishes what a power cut interrupted.
+/// Delete is how space comes back, so it has to work where no block is left. It goes in steps;
+/// between them there may be leaks, never errors, and the next command finishes what a power cut
+/// interrupted.
 #[test]
 fn a_delete_on_a_full_disk_is_safe_to_interrupt() {
     let mut random = Random::named(seed(), "full");
@@ -424,7 +426,8 @@ fn a_block_device_is_changed_within_its_length() {
     assert!(done > 50 && refused > 5);
 }
 
-/// A disk whose free clusters lie one by one between others: no two tables have a place side by side.
+/// A disk whose free clusters lie one by one between others: no two tables have a place side by
+/// side.
 fn with_single_free_clusters(random: &mut Random) -> Fixture {
     let format = fixtures::Format::v3(4096, 16);
     let mut image = fixtures::empty(format, 4 << 20);

@@ -1,11 +1,11 @@
 //! A system call that fails leaves the image as it was, and the error says so.
 //!
 //! The story. One EIO on the flush after the header update of `qemu-img snapshot -c` loses *all*
-//! snapshots: the error path zeroes the table that the header on disk already names. Error paths are
-//! where nobody looks; so here each call of each operation fails once, in each way a call can fail,
-//! and afterwards the image has to be what it was, in the cache and on the disk, without a leak. Only
-//! when the second flush fails and the old sector cannot be made durable again may the answer be
-//! "unsettled"; then the next command must not touch anything.
+//! snapshots: the error path zeroes the table that the header on disk already names. Error paths
+//! are where nobody looks; so here each call of each operation fails once, in each way a call can
+//! fail, and afterwards the image has to be what it was, in the cache and on the disk, without a
+//! leak. Only when the second flush fails and the old sector cannot be made durable again may the
+//! answer be "unsettled"; then the next command must not touch anything.
 //!
 //! Counts that lie are the other way to lose data: space that is counted free and is not.
 
@@ -127,8 +127,8 @@ fn works_again(
     operation.check(before, &after, layout);
 }
 
-/// Cache and medium may disagree: the next command finds that out and writes nothing, or they agree,
-/// and it may go on. Either way a power cut at any moment shows an old or a new state.
+/// Cache and medium may disagree: the next command finds that out and writes nothing, or they
+/// agree, and it may go on. Either way a power cut at any moment shows an old or a new state.
 fn next_after_unsettled(
     storage: &RecordingStorage,
     base: &SparseImage,

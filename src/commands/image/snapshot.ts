@@ -1,4 +1,5 @@
-// `image snapshot`: the snapshots inside an image, in `qemu-img snapshot`'s words; renaming is ours.
+// `image snapshot`: the snapshots inside an image, in `qemu-img snapshot`'s words; renaming is
+// ours.
 
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";

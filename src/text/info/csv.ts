@@ -1,5 +1,5 @@
-// `info` as comma-separated values: instances or snapshots, never both; nothing at all when there is
-// nothing to show.
+// `info` as comma-separated values: instances or snapshots, never both; nothing at all when there
+// is nothing to show.
 
 import { csvField, csvQuoted, formatCsv } from "../csv.ts";
 import {

@@ -90,8 +90,8 @@ pub fn store_replace(request: StoreWriteRequest) -> Outcome<Done> {
     })
 }
 
-/// Adds a text at the end of a file, in one write, so that other texts are not mixed with it; nothing
-/// of it where there is no space for all.
+/// Adds a text at the end of a file, in one write, so that other texts are not mixed with it;
+/// nothing of it where there is no space for all.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn store_append(request: StoreWriteRequest) -> Outcome<Done> {
     let place = Root::open(&request.root)?.place(&request.path)?;

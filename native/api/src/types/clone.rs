@@ -96,7 +96,8 @@ pub struct CloneProgress {
     pub copied_bytes: Bytes,
     /// Bytes to write, over all targets.
     pub total_bytes: Bytes,
-    /// Who has the source, once, after a second of waiting for another Calque; nothing is copied yet.
+    /// Who has the source, once, after a second of waiting for another Calque; nothing is copied
+    /// yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
 }

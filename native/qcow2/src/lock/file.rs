@@ -35,7 +35,8 @@ pub struct FileLock(File);
 impl FileLock {
     /// Locks `file`; none where somebody else has it and `policy` does not wait.
     ///
-    /// Fails with [`Kind::LocksUnsupported`] where the file system has no such locks. Whether the file's name still means this file is for the caller to see.
+    /// Fails with [`Kind::LocksUnsupported`] where the file system has no such locks. Whether the
+    /// file's name still means this file is for the caller to see.
     pub fn acquire(
         file: File,
         sharing: Sharing,

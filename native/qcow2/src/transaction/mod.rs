@@ -119,9 +119,9 @@ pub(crate) fn commit(
     let header = header_after(&plan, layout.as_ref());
     let freed = plan.refcounts.freed()?;
 
-    // Epoch 1: the new tables, in clusters that no state on disk references. Any part of it may be on the
-    // medium after a crash, in any order: the sector on the medium is the old one, and nothing that
-    // it leads to has changed.
+    // Epoch 1: the new tables, in clusters that no state on disk references. Any part of it may be
+    // on the medium after a crash, in any order: the sector on the medium is the old one, and
+    // nothing that it leads to has changed.
     let written = (|| {
         if let Some(layout) = &layout {
             write_tables(image, &mut plan, layout, &header, &mut done)?;

@@ -199,9 +199,9 @@ fn a_rename_does_not_read_l1_tables_that_are_holes() {
 
 const LARGEST_L1: &str = "CALQUE_TEST_LARGEST_L1";
 
-/// The L1 table of a disk of 128 GiB with clusters of 512 bytes has 32 MiB. A snapshot kept seven of
-/// it in memory at once: the table, what it shall be, for the disk and for the snapshot, and both
-/// as bytes.
+/// The L1 table of a disk of 128 GiB with clusters of 512 bytes has 32 MiB. A snapshot kept seven
+/// of it in memory at once: the table, what it shall be, for the disk and for the snapshot, and
+/// both as bytes.
 #[test]
 fn a_change_keeps_the_longest_l1_table_in_memory_once() {
     if let Some(path) = std::env::var_os(LARGEST_L1) {

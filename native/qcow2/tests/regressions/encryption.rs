@@ -42,7 +42,8 @@ fn leak(path: &Path) {
 }
 
 /// The header of LUKS holds the keys of the disk, and only a header extension says where it is.
-/// Taken for a leak, it would be given back to the file system, and nobody could read the disk again.
+/// Taken for a leak, it would be given back to the file system, and nobody could read the disk
+/// again.
 #[test]
 fn the_keys_of_an_encrypted_image_are_nobodys_leak() {
     if !qemu::is_installed() {

@@ -231,8 +231,8 @@ pub fn any(random: &mut Random) -> Fixture {
     past.build(random)
 }
 
-/// Disks that were written anew after each snapshot: deleting one gives much back. Some clusters are
-/// free and still own blocks, as QEMU leaves them.
+/// Disks that were written anew after each snapshot: deleting one gives much back. Some clusters
+/// are free and still own blocks, as QEMU leaves them.
 pub fn overwritten(random: &mut Random) -> Vec<Fixture> {
     let formats =
         [Format::v3(512, 16), Format::v3(4096, 16), Format::v2(4096), Format::v3(16_384, 8)];
@@ -279,7 +279,8 @@ fn resized(random: &mut Random) -> Fixture {
     Fixture { name: "snapshots of three sizes".into(), image }
 }
 
-/// A disk with VM state above its end, active and in a snapshot, as `savevm` and `snapshot -a` leave it.
+/// A disk with VM state above its end, active and in a snapshot, as `savevm` and `snapshot -a`
+/// leave it.
 fn vm_state(random: &mut Random) -> Fixture {
     let format = Format::v3(4096, 16);
     let past =
@@ -296,7 +297,8 @@ fn vm_state(random: &mut Random) -> Fixture {
     Fixture { name: "VM state".into(), image }
 }
 
-/// COPIED set in tables that only snapshots name, where it means nothing: an apply must not believe it.
+/// COPIED set in tables that only snapshots name, where it means nothing: an apply must not believe
+/// it.
 fn stale_flags(random: &mut Random) -> Fixture {
     let past = Past {
         format: Format::v3(4096, 16),

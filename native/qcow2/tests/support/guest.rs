@@ -1,7 +1,7 @@
 //! A guest with a plain qcow2 driver under it, as QEMU's is: it believes what the image says.
 //!
-//! Where COPIED is set it writes in place, else it copies; it takes the first cluster whose count is
-//! zero; it changes counts in place. So whatever a crash left wrong turns into damage here.
+//! Where COPIED is set it writes in place, else it copies; it takes the first cluster whose count
+//! is zero; it changes counts in place. So whatever a crash left wrong turns into damage here.
 
 use qcow2::storage::SparseImage;
 
@@ -63,8 +63,8 @@ impl<'a> Guest<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Makes the cluster at guest offset `offset` read as zeros. A private cluster is kept for later
-    /// (version 3), else given up.
+    /// Makes the cluster at guest offset `offset` read as zeros. A private cluster is kept for
+    /// later (version 3), else given up.
     pub fn write_zeros(&mut self, offset: u64) -> Result<Outcome> {
         let Some(at) = self.entry_at(offset)? else { return Ok(Outcome::NoSpace) };
         let entry = be64(self.image, at);
@@ -87,7 +87,8 @@ impl<'a> Guest<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Host offset of the L2 entry for a guest offset, in a table that is private to the active disk.
+    /// Host offset of the L2 entry for a guest offset, in a table that is private to the active
+    /// disk.
     fn entry_at(&mut self, offset: u64) -> Result<Option<u64>> {
         let (cluster_bytes, per_table) = (self.layout.cluster(), self.layout.l2_entries());
         let cluster = offset / cluster_bytes;

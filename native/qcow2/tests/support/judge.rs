@@ -1,5 +1,5 @@
-//! The verdict on one state after a power cut: opens, clean, old or new, and it stays so when a guest
-//! goes on working.
+//! The verdict on one state after a power cut: opens, clean, old or new, and it stays so when a
+//! guest goes on working.
 
 use std::sync::Arc;
 

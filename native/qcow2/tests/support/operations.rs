@@ -1,5 +1,5 @@
-//! What is done to fixtures, and what it has to lead to. The expectation is worked out from the view
-//! before, never from what the library did.
+//! What is done to fixtures, and what it has to lead to. The expectation is worked out from the
+//! view before, never from what the library did.
 
 use std::sync::Arc;
 

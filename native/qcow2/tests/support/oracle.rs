@@ -21,8 +21,8 @@ pub type Content = BTreeMap<u64, Arc<[u8]>>;
 pub struct View {
     pub size: u64,
     pub active: Content,
-    /// What the active L1 table maps above the end of the disk: VM state that nobody sees, until the disk
-    /// grows over it.
+    /// What the active L1 table maps above the end of the disk: VM state that nobody sees, until
+    /// the disk grows over it.
     pub above_the_end: Content,
     pub snapshots: Vec<SnapshotView>,
 }

@@ -1,5 +1,5 @@
-//! qemu-img as a second judge. Where it is not installed, tests that need it say so and pass, unless
-//! `CALQUE_REQUIRE_QEMU` is set.
+//! qemu-img as a second judge. Where it is not installed, tests that need it say so and pass,
+//! unless `CALQUE_REQUIRE_QEMU` is set.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -286,8 +286,8 @@ impl Header {
 
     /// What has to be true on top of [`Header::read`] before anything is written, or copied to be
     /// written later: the header is inside the file of `file_bytes` bytes, what it names is behind
-    /// it, and nothing in it is ambiguous. Whether the L1 and refcount tables are inside the file is
-    /// found when they are read.
+    /// it, and nothing in it is ambiguous. Whether the L1 and refcount tables are inside the file
+    /// is found when they are read.
     pub fn ensure_sound(&self, file_bytes: u64) -> Result<()> {
         let has_place = |offset: u64| offset != 0 && offset < OFFSET_LIMIT;
         let header_bytes = u64::from(self.header_bytes);
