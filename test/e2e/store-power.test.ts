@@ -175,4 +175,20 @@ describe.runIf(able).each(fileSystems)("power cuts on %s", (type) => {
       expect(made.length).toBeGreaterThan(4);
     },
   );
+
+  // What this test is worth: it finds what it is for.
+  test.each([
+    { what: "of the directory, after a rename", args: ["delete", "web"], call: "fsync" },
+    { what: "of a record, and of its directory", args: ["set", "local.web.cpus=7"], call: "fsync" },
+    { what: "of the image", args: ["set", "local.web.disk=8M"], call: "fdatasync" },
+  ])("show a sync $what that was forgotten", async ({ args, call }) => {
+    const { disk, before } = ground;
+    const after = await outcome(disk, args);
+    const verdicts = [];
+    for (const cut of await cuts(disk, args, { call, when: "1+" })) {
+      verdicts.push(await judge(cut, before, after));
+      cut.disk[Symbol.dispose]();
+    }
+    expect(verdicts.filter((verdict) => verdict !== undefined)).not.toEqual([]);
+  });
 });
