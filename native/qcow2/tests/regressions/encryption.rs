@@ -36,7 +36,8 @@ fn with_key(program: &str, verb: &[&str], path: &Path) {
 fn leak(path: &Path) {
     let mut image = SparseImage::load(path).unwrap();
     let layout = Layout::read(&image).unwrap();
-    let free = (0..).find(|&cluster| layout.refcount(&image, cluster) == 0).unwrap();
+    let mut clusters = 0..layout.block_entries();
+    let free = clusters.find(|&cluster| layout.refcount(&image, cluster) == 0).unwrap();
     layout.set_refcount(&mut image, free, 1).unwrap();
     image.save(path).unwrap();
 }
