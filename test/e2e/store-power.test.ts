@@ -36,7 +36,7 @@ const changes: readonly (readonly string[])[] = [
   ["clone", "web", "--keep-snapshots"],
   ["clone", "web", "--from-snapshot", "one"],
   ["delete", "web"],
-  ["delete", "--purge", "web", "db"],
+  ["delete", "--purge", "web"],
   ["recover", "old"],
   ["purge"],
 ];
@@ -128,6 +128,8 @@ async function judge(
     // that instance's.
     const living = Object.keys(found).filter((name) => found[name]?.state === "Stopped");
     const expected = { ...found };
+    await mustCalque(home, ["create", "settled", "--disk", "1M"]);
+    await mustCalque(home, ["delete", "--purge", "settled"]);
     for (const name of living) {
       const settling = await calque(home, ["set", `local.${name}.cpus=64`]);
       if (settling.status !== 0) return `the next command fails: ${settling.stderr}`;

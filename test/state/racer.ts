@@ -14,7 +14,8 @@ const REFUSALS = new Set<Refusal["code"]>([
   ...(["missing", "deleted", "name-taken", "being-prepared", "snapshot-exists"] as const),
   ...(["snapshot-missing", "in-use"] as const),
 ]);
-const FAILURES = new Set<FailureCode>(["in-use", "busy", "snapshot-exists"]);
+// The clone here does not hold its source, which somebody may move away: `not-found`.
+const FAILURES = new Set<FailureCode>(["in-use", "busy", "snapshot-exists", "not-found"]);
 
 const [root = "", seed = "1"] = process.argv.slice(2);
 const { context, open } = scene(root, Number(seed));
