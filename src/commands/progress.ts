@@ -11,10 +11,11 @@ export interface CopyProgress {
   waitingFor?: string;
 }
 
-/** Shows progress until it is disposed of. */
+/** Shows progress until it is disposed of; `size` writes bytes as the command does. */
 export function copyProgress(
   { stderr }: Context,
   path: string,
+  size: (bytes: number) => string = humanSize,
 ): Disposable & { show: (progress: CopyProgress) => void } {
   let isShown = false;
   return {
@@ -24,7 +25,7 @@ export function copyProgress(
         stderr.write(`${stderr.name(text)}\n`);
       } else if (stderr.isTerminal && totalBytes > 0) {
         const percent = Math.floor((copiedBytes * 100) / totalBytes);
-        const [copied, total] = [humanSize(copiedBytes), humanSize(totalBytes)];
+        const [copied, total] = [size(copiedBytes), size(totalBytes)];
         stderr.write(`\r\x1b[K${sentence("store.copying", { copied, total, percent })}`);
         isShown = true;
       }

@@ -5,7 +5,6 @@ import type { Context } from "../../context.ts";
 import { UsageError } from "../../failure.ts";
 import {
   type CloneInfo,
-  type CloneProgress,
   type CloneReport,
   type Failure,
   type ImageCloneRequest,
@@ -13,7 +12,8 @@ import {
 } from "../../native.ts";
 import { formatJson } from "../../text/json.ts";
 import { formatSize } from "../../text/size.ts";
-import { attempt, sayWaiting } from "./failure.ts";
+import { copyProgress } from "../progress.ts";
+import { attempt } from "./failure.ts";
 import {
   FORMAT_HELP,
   NO_WAIT_HELP,
@@ -102,27 +102,13 @@ function parseStrategy(text: string): ImageCloneRequest["strategy"] {
 }
 
 function cloneWithProgress(request: ImageCloneRequest, context: Context): CloneReport {
-  const { native, stderr } = context;
   const { source } = request;
-  let shown = false;
-  const progress = ({ copiedBytes, totalBytes, waitingFor }: CloneProgress): void => {
-    if (waitingFor !== undefined) return sayWaiting(context, source)({ waitingFor });
-    if (!stderr.isTerminal || totalBytes === 0) return;
-    const percent = Math.floor((copiedBytes * 100) / totalBytes);
-    stderr.write(
-      `\r\x1b[KCopying: ${formatSize(copiedBytes)} of ${formatSize(totalBytes)}, ${percent} %`,
-    );
-    shown = true;
-  };
-  try {
-    return attempt(context, () => unwrap(native.imageClone(request, progress)), {
-      path: source,
-      sentence: (failure) =>
-        `Cannot clone ${content(request)}${destination(failure, source)}: ${failure.reason}`,
-    });
-  } finally {
-    if (shown) stderr.write("\r\x1b[K");
-  }
+  using progress = copyProgress(context, source, formatSize);
+  return attempt(context, () => unwrap(context.native.imageClone(request, progress.show)), {
+    path: source,
+    sentence: (failure) =>
+      `Cannot clone ${content(request)}${destination(failure, source)}: ${failure.reason}`,
+  });
 }
 
 /** What was to be cloned. */
