@@ -8,7 +8,7 @@ import { findSnapshot } from "../state/snapshots.ts";
 import type { Store } from "../state/store.ts";
 import { humanSize } from "../text/human-size.ts";
 import { sentence } from "../text/sentences.ts";
-import { parseFormat } from "./import.ts";
+import { parseDiskFormat } from "./hardware.ts";
 import { copyProgress } from "./progress.ts";
 import {
   displayed,
@@ -23,7 +23,7 @@ import {
 export default new Command("export")
   .usage("[options] <instance>[.<snapshot>] <file>")
   .description("Write the disk of a stopped instance to a new file, whole and without snapshots.")
-  .option("--format <format>", "What the file is to be: qcow2 (default) or raw", parseFormat)
+  .option("--format <format>", "What the file is to be: qcow2 (default) or raw", parseDiskFormat)
   .option("--keep-snapshots", "Write the snapshots, too; not in raw")
   .operand("instance.snapshot", "The instance, or one of its snapshots")
   .operand("file", "The file to make; one that exists is not replaced")

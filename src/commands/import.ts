@@ -13,7 +13,7 @@ import { isName } from "../state/names.ts";
 import type { Store } from "../state/store.ts";
 import { humanSize } from "../text/human-size.ts";
 import { sentence } from "../text/sentences.ts";
-import { parseCpus, parseMemory } from "./hardware.ts";
+import { parseCpus, parseDiskFormat, parseMemory } from "./hardware.ts";
 import { copyProgress } from "./progress.ts";
 import { displayed, hintLines, tellHint, warn, withStore } from "./store.ts";
 
@@ -29,7 +29,7 @@ on the disk does not come along: firmware variables, other disks, how it was run
   .option(
     "--format <format>",
     "What the file is: qcow2 (default) or raw; it is never guessed",
-    parseFormat,
+    parseDiskFormat,
   )
   .option("--move", "Take the file itself into the store")
   .option(
@@ -230,9 +230,4 @@ function asFailure(error: unknown, { file, format }: Order, target: string): unk
 function nameOf(file: string): string {
   const base = file.slice(file.lastIndexOf("/") + 1);
   return base.replace(/\.(qcow2|img|raw)$/i, "");
-}
-
-export function parseFormat(value: string): DiskFormat {
-  if (value === "qcow2" || value === "raw") return value;
-  throw new UsageError(sentence("import.format", { value }));
 }

@@ -10,6 +10,7 @@ import { findSnapshot } from "../state/snapshots.ts";
 import type { Store } from "../state/store.ts";
 import { parseMemorySize } from "../text/memory-size.ts";
 import { sentence } from "../text/sentences.ts";
+import { LEAST_MEMORY_BYTES } from "./hardware.ts";
 import {
   type InstanceKey,
   parseKey,
@@ -18,8 +19,6 @@ import {
   unknownKey,
 } from "./settings.ts";
 import { refusalLines, withStore } from "./store.ts";
-
-const LEAST_MEMORY_BYTES = 128 * 2 ** 20;
 
 export default new Command("set")
   .usage("[options] <key>[=<value>]")
