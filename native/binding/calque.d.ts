@@ -79,7 +79,10 @@ export interface CloneProgress {
   copiedBytes: Bytes
   /** Bytes to write, over all targets. */
   totalBytes: Bytes
-  /** Who has the source, once, after a second of waiting for another Calque; nothing is copied yet. */
+  /**
+   * Who has the source, once, after a second of waiting for another Calque; nothing is copied
+   * yet.
+   */
   waitingFor?: string
 }
 

@@ -3,12 +3,13 @@
 // what has reached the disk by then and nothing else: what was written and not synced is missing.
 // `kill -9` cannot show a forgotten sync; this can.
 
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 
 import { must, type Scene, sleep } from "./support.ts";
+import { mount, unmount } from "./support/scene.ts";
 
 export type FileSystem = "ext4" | "xfs" | "btrfs";
 export const fileSystems: readonly FileSystem[] = ["ext4", "xfs", "btrfs"];
@@ -71,8 +72,7 @@ export class Disk {
     // The journal has to be replayed, which a loop device that is read-only itself would not allow.
     // Copies of one disk have one UUID, which XFS would refuse to mount twice.
     const options = this.#type === "xfs" ? "loop,nouuid" : "loop";
-    await must(["mount", "-o", options, this.file, point]);
-    mounted.add(point);
+    await mount(this.file, point, options);
     try {
       if (mode === "ro") await must(["mount", "-o", "remount,ro", point]);
       return await use(point);
@@ -84,16 +84,6 @@ export class Disk {
   [Symbol.dispose](): void {
     rmSync(path.dirname(this.file), { recursive: true, force: true });
   }
-}
-
-// A worker that is stopped in the middle of a test leaves no mount behind.
-const mounted = new Set<string>();
-process.on("exit", () => mounted.forEach(unmount));
-
-function unmount(point: string): void {
-  if (!mounted.delete(point)) return;
-  // Somebody may still have a file open; it goes when they do.
-  if (spawnSync("umount", [point]).status !== 0) spawnSync("umount", ["-l", point]);
 }
 
 /** A cut: what was on the disk after a system call, and which one that was. */

@@ -46,8 +46,7 @@ export class Scene implements Disposable {
     mkdirSync(point);
     await must(["truncate", "-s", size, backing]);
     await must([`mkfs.${type}`, "-q", ...options, backing]);
-    await must(["mount", "-o", "loop", backing, point]);
-    mounted.add(point);
+    await mount(backing, point);
     this.defer(() => unmount(point));
     return point;
   }
@@ -62,7 +61,13 @@ export class Scene implements Disposable {
 const mounted = new Set<string>();
 process.on("exit", () => mounted.forEach(unmount));
 
-function unmount(point: string): void {
+/** Mounts a file with a file system, until `unmount` or the end of the process. Needs root. */
+export async function mount(file: string, point: string, options = "loop"): Promise<void> {
+  await must(["mount", "-o", options, file, point]);
+  mounted.add(point);
+}
+
+export function unmount(point: string): void {
   if (!mounted.delete(point)) return;
   const ended = spawnSync("umount", [point], { env });
   // Somebody still has a file open; it goes when they do.
