@@ -5,6 +5,7 @@
 import * as z from "zod/mini";
 
 import { broken, type Problem, reasons } from "./errors.ts";
+import { type Fits, fits } from "./fits.ts";
 
 const SCHEMA = 1;
 
@@ -97,8 +98,11 @@ const snapshot = z.looseObject({
 
 const manifest = z.looseObject({ schema: z.literal(SCHEMA), names: z.array(text) });
 
-const schemas = { instance, snapshot, manifest } as const;
+export const schemas = { instance, snapshot, manifest } as const;
 type Kind = keyof typeof schemas;
+
+/** What says yes at once; compiled when the first file of that kind is read. */
+const compiled: Partial<Record<Kind, Fits>> = {};
 type Content<K extends Kind> = z.infer<(typeof schemas)[K]>;
 
 export type InstanceRecord = Content<"instance">;
@@ -128,6 +132,8 @@ export function decode<K extends Kind>(
   if (schema !== undefined && schema > SCHEMA) {
     return { problem: { kind: "newer", reason: reasons.newer(name, schema) } };
   }
+  const isSound = (compiled[kind] ??= fits(schemas[kind]));
+  if (isSound(value)) return { content: value as Content<K> };
   const result = z.safeParse(schemas[kind], value);
   if (result.success) return { content: result.data as Content<K> };
   const path = result.error.issues[0]?.path ?? [];
