@@ -290,6 +290,7 @@ export interface ImageCreateRequest {
   compat: Compat;
   refcountBits: number;
   lazyRefcounts: boolean;
+  extendedEntries: boolean;
   compressionType: CompressionType;
   noWait?: boolean;
 }

@@ -280,6 +280,8 @@ export interface ImageCreateRequest {
   refcountBits: Whole
   /** Whether refcounts may be written late. */
   lazyRefcounts: boolean
+  /** Whether L2 entries have subclusters. */
+  extendedEntries: boolean
   /** What compressed clusters will be compressed with. */
   compressionType: CompressionType
   /** Refuses instead of waiting for another Calque. */

@@ -13,6 +13,7 @@ const LAYOUT = {
   compat: "1.1",
   refcountBits: 16,
   lazyRefcounts: false,
+  extendedEntries: false,
   compressionType: "zlib",
 } as const;
 

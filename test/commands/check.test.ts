@@ -173,11 +173,11 @@ test("check of an image that it does not understand ends with 63", async () => {
   const cli = app({
     imageCheck: fails({
       code: "unsupported-feature",
-      reason: "Images with extended L2 entries are not supported yet",
+      reason: "Unsupported qcow2 feature(s): Unknown incompatible feature: 20",
     }),
   });
   expect(await cli("image", "check", "disk.qcow2")).toMatchInlineSnapshot(`
-    "! error: Check failed: Images with extended L2 entries are not supported yet
+    "! error: Check failed: Unsupported qcow2 feature(s): Unknown incompatible feature: 20
     = 63"
   `);
 });

@@ -41,6 +41,7 @@ test("create announces what it makes", async () => {
         "clusterSize": 65536,
         "compat": "1.1",
         "compressionType": "zlib",
+        "extendedEntries": false,
         "lazyRefcounts": false,
         "noWait": false,
         "path": "disk.qcow2",
@@ -51,6 +52,7 @@ test("create announces what it makes", async () => {
         "clusterSize": 2097152,
         "compat": "1.1",
         "compressionType": "zstd",
+        "extendedEntries": false,
         "lazyRefcounts": true,
         "noWait": true,
         "path": "a'b
@@ -62,6 +64,7 @@ test("create announces what it makes", async () => {
         "clusterSize": 65536,
         "compat": "0.10",
         "compressionType": "zlib",
+        "extendedEntries": false,
         "lazyRefcounts": false,
         "noWait": false,
         "path": "x",
@@ -100,7 +103,7 @@ test("create lists its options", async () => {
       cluster_size=<size>    - qcow2 cluster size
       compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])
       compression_type=<str> - Compression method used for image cluster compression
-      extended_l2=<bool (on/off)> - Extended L2 tables (only off)
+      extended_l2=<bool (on/off)> - Extended L2 tables
       lazy_refcounts=<bool (on/off)> - Postpone refcount updates
       refcount_bits=<num>    - Width of a reference count entry in bits
       size=<size>            - Virtual disk size
@@ -246,7 +249,6 @@ describe("create refuses", () => {
       "extended_l2=on,cluster_size=4k",
       "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
     ],
-    ["extended_l2=on", "Extended L2 entries are not supported yet"],
   ])("the layout `%s` after it was announced", async (list, reason) => {
     const [announced, ...rest] = (await create("-o", list, "x", "1M")).split("\n");
     expect(announced).toMatch(/^Formatting 'x', fmt=qcow2 cluster_size=\d+ /);

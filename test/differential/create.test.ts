@@ -66,6 +66,10 @@ describe("create", () => {
     ..."compression_type=zstd compression_type=zlib compression_type=lz4".split(" "),
     ..."extended_l2=off extended_l2=maybe extended_l2=on,compat=0.10".split(" "),
     "extended_l2=on,cluster_size=4k",
+    "extended_l2=on,cluster_size=8k",
+    "extended_l2=on",
+    "extended_l2=on,cluster_size=16k,refcount_bits=1",
+    "extended_l2=on,cluster_size=2M,compression_type=zstd,lazy_refcounts=on",
     "refcount_bits=8,compat=0.10",
     "lazy_refcounts=on,compat=0.10",
     "compression_type=zstd,compat=0.10",
@@ -105,6 +109,8 @@ describe("create", () => {
     expectSameCreation(["-f", "qcow2", "-o", "cluster_size=512", "c.qcow2", "1P"]);
     expectSameCreation(["-f", "qcow2", "-o", "cluster_size=64k", "c.qcow2", "3P"]);
     expectSameCreation(["-f", "qcow2", "-o", "cluster_size=2M", "c.qcow2", "1P"]);
+    expectSameCreation(["-f", "qcow2", "-o", "extended_l2=on", "c.qcow2", "1P"]);
+    expectSameCreation(["-f", "qcow2", "-o", "extended_l2=on", "c.qcow2", "512T"]);
   });
 
   test("where no file can be", () => {

@@ -123,7 +123,6 @@ const empty: Record<string, string> = {
   "sub/base": "size=1M",
   "data-file": "size=1M,data_file=data.raw",
   "data-file-raw": "size=1M,data_file=data2.raw,data_file_raw=on",
-  extended: "size=1M,extended_l2=on",
 };
 
 /** Ordinary images, by the options that they are made with. */
@@ -134,6 +133,7 @@ const ordinary: Record<string, string> = {
   "wide-refcounts": "refcount_bits=64",
   "narrow-refcounts": "refcount_bits=2",
   "lazy-zstd": "lazy_refcounts=on,compression_type=zstd",
+  extended: "extended_l2=on",
 };
 
 const overlay =

@@ -14,6 +14,7 @@ export function playPlans(native: Native): Record<string, unknown> {
     compat: "1.1",
     refcountBits: 16,
     lazyRefcounts: false,
+    extendedEntries: false,
     compressionType: "zlib",
   });
   const date = { dateSec: 1_700_000_000, dateNsec: 5 };

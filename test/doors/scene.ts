@@ -38,6 +38,7 @@ export function playScene(native: Native): Answers {
     compat: "1.1",
     refcountBits: 16,
     lazyRefcounts: false,
+    extendedEntries: false,
     compressionType: "zlib",
   } as const;
   const date = { dateSec: 1_700_000_000, dateNsec: 5 };
@@ -58,6 +59,7 @@ export function playScene(native: Native): Answers {
       compat: "1.1",
       refcountBits: 64,
       lazyRefcounts: true,
+      extendedEntries: true,
       compressionType: "zstd",
       noWait: true,
     }),

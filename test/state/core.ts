@@ -91,7 +91,11 @@ export function make(store: Store, names: readonly string[], core = native): voi
 
 export function createDisk(file: string, core = native): void {
   const layout = { clusterSize: 65_536, compat: "1.1", refcountBits: 16 } as const;
-  const features = { lazyRefcounts: false, compressionType: "zlib" } as const;
+  const features = {
+    lazyRefcounts: false,
+    extendedEntries: false,
+    compressionType: "zlib",
+  } as const;
   unwrap(core.imageCreate({ path: file, size: 1 << 20, ...layout, ...features }));
 }
 

@@ -70,6 +70,7 @@ pub fn image_create(
         },
         refcount_bits: request.refcount_bits.0,
         lazy_refcounts: request.lazy_refcounts,
+        extended_l2: request.extended_entries,
         compression: match request.compression_type {
             CompressionType::Zlib => Compression::Zlib,
             CompressionType::Zstd => Compression::Zstd,

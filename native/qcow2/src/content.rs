@@ -55,6 +55,12 @@ impl Image {
                 "The image has a backing file, which is not opened unasked",
             ));
         }
+        if self.header.extended_l2() {
+            return Err(Error::new(
+                Kind::UnsupportedFeature,
+                "The image has extended L2 entries, whose content is not read here",
+            ));
+        }
         if self.header.encryption != Encryption::None {
             return Err(Error::new(Kind::UnsupportedFeature, "The image is encrypted"));
         }

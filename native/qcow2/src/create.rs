@@ -24,6 +24,8 @@ pub struct NewImage {
     pub lazy_refcounts: bool,
     /// How compressed clusters will be compressed; zstd needs version 3.
     pub compression: Compression,
+    /// L2 entries of 16 bytes, with 32 subclusters each (version 3, clusters of 16 KiB or more).
+    pub extended_l2: bool,
 }
 
 impl Default for NewImage {
@@ -36,11 +38,17 @@ impl Default for NewImage {
             refcount_bits: 16,
             lazy_refcounts: false,
             compression: Compression::Zlib,
+            extended_l2: false,
         }
     }
 }
 
 impl NewImage {
+    /// Guest bytes that one L1 entry maps.
+    fn l1_entry_span(&self) -> u64 {
+        self.cluster_bytes / if self.extended_l2 { 16 } else { 8 } * self.cluster_bytes
+    }
+
     /// Checks the options against each other, in qemu-img's words.
     pub fn validate(&self) -> Result<()> {
         let refuse = |kind, reason: &str| Err(Error::new(kind, reason));
@@ -77,8 +85,20 @@ impl NewImage {
                  above (use version=v3 or greater)",
             );
         }
-        let span = self.cluster_bytes / 8 * self.cluster_bytes;
-        if self.size.div_ceil(span).saturating_mul(8) > MAX_L1_BYTES {
+        if self.version < 3 && self.extended_l2 {
+            return refuse(
+                Kind::InvalidArgument,
+                "Extended L2 entries are only supported with compatibility level 1.1 and above \
+                 (use version=v3 or greater)",
+            );
+        }
+        if self.extended_l2 && self.cluster_bytes < MIN_EXTENDED_CLUSTER_BYTES {
+            return refuse(
+                Kind::InvalidArgument,
+                "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+            );
+        }
+        if self.size.div_ceil(self.l1_entry_span()).saturating_mul(8) > MAX_L1_BYTES {
             return refuse(
                 Kind::TooLarge,
                 "The image size is too large for file format 'qcow2' (try using a larger cluster \
@@ -88,6 +108,9 @@ impl NewImage {
         Ok(())
     }
 }
+
+/// Subclusters have 512 bytes or more.
+const MIN_EXTENDED_CLUSTER_BYTES: u64 = 16_384;
 
 /// A new file on its way to its name: it appears whole, durably, or not at all.
 #[derive(Debug)]
@@ -138,7 +161,7 @@ pub(crate) fn write_metadata(
         .ok_or_else(|| Error::new(Kind::TooLarge, "Image is too big"))?;
     let cluster_bits = new.cluster_bytes.trailing_zeros();
     let order = RefcountOrder::new(new.refcount_bits.trailing_zeros());
-    let l1_entries = size.div_ceil(new.cluster_bytes / 8 * new.cluster_bytes);
+    let l1_entries = size.div_ceil(new.l1_entry_span());
     let l1_clusters = (l1_entries * 8).div_ceil(new.cluster_bytes);
 
     // As many refcount blocks as the clusters before and the metadata itself need, and a table that
@@ -189,6 +212,7 @@ pub(crate) fn write_metadata(
         refcount_order: order.get(),
         lazy_refcounts: new.lazy_refcounts,
         compression: new.compression,
+        extended_l2: new.extended_l2,
         l1_entries: u32::try_from(l1_entries).expect("limited"),
         l1_offset: if l1_entries == 0 { 0 } else { l1_at << cluster_bits },
         refcount_table_offset: first << cluster_bits,

@@ -152,12 +152,6 @@ impl Image {
             return Err(Error::new(Kind::UnsupportedFeature, "Operation not supported")
                 .with_hint("the image keeps its data in an external data file"));
         }
-        if self.header.extended_l2() {
-            return Err(Error::new(
-                Kind::UnsupportedFeature,
-                "Images with extended L2 entries are not supported yet",
-            ));
-        }
         Ok(())
     }
 

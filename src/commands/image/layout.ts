@@ -22,6 +22,7 @@ export interface CheckedLayout {
   readonly clusterSize: number;
   readonly compat: Compat;
   readonly compressionType: CompressionType;
+  readonly extendedEntries: boolean;
   readonly refcountBits: number;
   readonly lazyRefcounts: boolean;
 }
@@ -38,7 +39,7 @@ const KNOWN: ReadonlyMap<string, Known> = new Map([
     "compression_type",
     { type: "str", help: "Compression method used for image cluster compression" },
   ],
-  ["extended_l2", { type: "bool (on/off)", help: "Extended L2 tables (only off)" }],
+  ["extended_l2", { type: "bool (on/off)", help: "Extended L2 tables" }],
   ["lazy_refcounts", { type: "bool (on/off)", help: "Postpone refcount updates" }],
   ["refcount_bits", { type: "num", help: "Width of a reference count entry in bits" }],
   ["size", { type: "size", help: "Virtual disk size" }],
@@ -119,14 +120,14 @@ export function checkLayout(layout: Layout, file: string): CheckedLayout {
     throw refuse("Cluster size must be a power of two between 512 and 2048k");
   }
   const old = compat === "0.10";
-  if (isOn(layout.extendedEntries)) {
+  const extendedEntries = isOn(layout.extendedEntries);
+  if (extendedEntries) {
     if (old) throw refuse(`Extended L2 entries are only ${SINCE_NEW}`);
     if (clusterSize < 16384) {
       throw refuse(
         "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
       );
     }
-    throw refuse("Extended L2 entries are not supported yet");
   }
   const lazyRefcounts = isOn(layout.lazyRefcounts);
   if (old && lazyRefcounts) throw refuse(`Lazy refcounts only ${SINCE_NEW}`);
@@ -142,7 +143,14 @@ export function checkLayout(layout: Layout, file: string): CheckedLayout {
   }
   if (old && compressionType !== "zlib")
     throw refuse(`Non-zlib compression type is only ${SINCE_NEW}`);
-  return { clusterSize, compat, compressionType, refcountBits, lazyRefcounts };
+  return {
+    clusterSize,
+    compat,
+    compressionType,
+    extendedEntries,
+    refcountBits,
+    lazyRefcounts,
+  };
 }
 
 const SINCE_NEW = "supported with compatibility level 1.1 and above (use version=v3 or greater)";

@@ -181,6 +181,8 @@ pub struct ImageCreateRequest {
     pub refcount_bits: Whole,
     /// Whether refcounts may be written late.
     pub lazy_refcounts: bool,
+    /// Whether L2 entries have subclusters.
+    pub extended_entries: bool,
     /// What compressed clusters will be compressed with.
     pub compression_type: CompressionType,
     /// Refuses instead of waiting for another Calque.

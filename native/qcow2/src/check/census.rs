@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::entries::{self, Geometry, Sink};
+use super::entries::{self, Geometry, L2Entry, Sink};
 use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
@@ -289,12 +289,14 @@ impl<'a> TableCount<'a> {
 
     fn count(mut self, table: &[u8]) {
         let (problems, copied) = (self.census.corruptions, self.census.copied);
+        let geometry = self.geometry;
+        let per_group = if geometry.extended { 4 } else { 8 };
         for (index, group) in (0..).zip(table.as_chunks::<64>().0) {
             if *group == [0; 64] {
                 continue;
             }
-            for (within, bytes) in (0..).zip(group.as_chunks::<8>().0) {
-                self.entry(index * 8 + within, u64::from_be_bytes(*bytes));
+            for (within, entry) in (0..).zip(L2Entry::all(&geometry, group)) {
+                self.entry(index * per_group + within, entry);
             }
         }
         self.end_run();
@@ -309,14 +311,17 @@ impl<'a> TableCount<'a> {
     /// Nearly every entry is empty or names a whole cluster inside the file; those are gathered
     /// into runs. All others are judged one by one.
     #[inline]
-    fn entry(&mut self, index: u64, entry: u64) {
+    fn entry(&mut self, index: u64, whole: L2Entry) {
+        let entry = whole.word;
         let offset = entry & OFFSET_MASK;
-        let is_plain = entry & !(COPIED | OFFSET_MASK | ZERO) == 0
+        let is_sound = !whole.is_contradictory() && (offset != 0 || whole.allocated() == 0);
+        let is_plain = is_sound
+            && entry & !(COPIED | OFFSET_MASK | ZERO) == 0
             && self.geometry.is_aligned(offset)
             && offset < self.geometry.file_bytes
             && !self.geometry.external_data;
         if !is_plain {
-            self.odd_entry(index, entry);
+            self.odd_entry(index, whole);
         } else if offset != 0 {
             let copied = self.copied_matters && entry & COPIED != 0;
             if offset != self.run.end || copied != self.run_copied {
@@ -352,7 +357,8 @@ impl<'a> TableCount<'a> {
         self.contiguous = offset + (clusters << self.geometry.cluster_bits);
     }
 
-    fn odd_entry(&mut self, index: u64, entry: u64) {
+    fn odd_entry(&mut self, index: u64, whole: L2Entry) {
+        let entry = whole.word;
         self.end_run();
         let geometry = self.geometry;
         if self.copied_matters
@@ -361,7 +367,7 @@ impl<'a> TableCount<'a> {
         {
             self.census.copied += self.named.active_times;
         }
-        entries::l2_entry(&geometry, index, entry, self);
+        entries::l2_entry(&geometry, index, whole, self);
     }
 }
 

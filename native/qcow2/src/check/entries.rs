@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::stored::Stored;
 use crate::format::header::{Header, incompatible};
 use crate::format::mapping::{
-    COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, ZERO, compressed_extent,
+    COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, SUBCLUSTERS, ZERO, compressed_extent,
 };
 
 /// What every judgement needs to know about the image.
@@ -18,6 +18,8 @@ pub(super) struct Geometry {
     pub file_bytes: u64,
     /// Guest data lives in another file; offsets of data mean nothing here.
     pub external_data: bool,
+    /// L2 entries have a second word, about subclusters.
+    pub extended: bool,
     /// The largest count that a refcount can hold.
     pub max_refcount: u64,
 }
@@ -28,6 +30,7 @@ impl Geometry {
             cluster_bits: header.cluster_bits,
             file_bytes: file_bytes.next_multiple_of(512),
             external_data: header.has(incompatible::DATA_FILE),
+            extended: header.extended_l2(),
             max_refcount: u64::MAX >> (64 - header.refcount_bits()),
         }
     }
@@ -49,6 +52,37 @@ impl Geometry {
     /// Numbers of the clusters that a region touches; `bytes` is not 0.
     pub fn clusters(&self, offset: u64, bytes: u64) -> std::ops::Range<u64> {
         offset >> self.cluster_bits..((offset + bytes - 1) >> self.cluster_bits) + 1
+    }
+}
+
+/// An L2 entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct L2Entry {
+    /// Where the cluster is, and flags.
+    pub word: u64,
+    /// Of an extended entry, which subclusters are allocated (low half) and which read as zeros
+    /// (high half); else 0.
+    pub subclusters: u64,
+}
+
+impl L2Entry {
+    /// All entries of a table.
+    pub fn all<'a>(geometry: &Geometry, table: &'a [u8]) -> impl Iterator<Item = Self> + use<'a> {
+        let extended = geometry.extended;
+        table.chunks_exact(if extended { 16 } else { 8 }).map(move |bytes| {
+            let word = |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().expect("8 bytes"));
+            Self { word: word(0), subclusters: if extended { word(8) } else { 0 } }
+        })
+    }
+
+    /// Whether some subcluster is said to be both allocated and zero.
+    pub fn is_contradictory(self) -> bool {
+        self.subclusters >> SUBCLUSTERS & self.allocated() != 0
+    }
+
+    /// The subclusters that are allocated.
+    pub fn allocated(self) -> u64 {
+        self.subclusters & ((1 << SUBCLUSTERS) - 1)
     }
 }
 
@@ -78,7 +112,8 @@ pub(super) fn l1_entry(geometry: &Geometry, entry: u64, sink: &mut impl Sink) ->
 }
 
 /// Judges entry `index` of an L2 table.
-pub(super) fn l2_entry(geometry: &Geometry, index: u64, entry: u64, sink: &mut impl Sink) {
+pub(super) fn l2_entry(geometry: &Geometry, index: u64, whole: L2Entry, sink: &mut impl Sink) {
+    let entry = whole.word;
     if entry & COMPRESSED != 0 {
         let (offset, bytes) = compressed_extent(entry, geometry.cluster_bits);
         if entry & COPIED != 0 {
@@ -88,6 +123,10 @@ pub(super) fn l2_entry(geometry: &Geometry, index: u64, entry: u64, sink: &mut i
             sink.problem(Problem::CompressedExternal { index, entry: entry & !COPIED });
             return;
         }
+        if whole.subclusters != 0 {
+            sink.problem(Problem::CompressedSubclusters { index, entry: entry & !COPIED });
+            return;
+        }
         sink.reference(offset, bytes);
         sink.compressed();
         return;
@@ -95,12 +134,21 @@ pub(super) fn l2_entry(geometry: &Geometry, index: u64, entry: u64, sink: &mut i
     if entry & L2_RESERVED != 0 {
         sink.problem(Problem::L2Reserved { entry });
     }
-    let Some(offset) = owned_cluster(geometry, entry) else { return };
+    let Some(offset) = owned_cluster(geometry, entry) else {
+        if whole.allocated() != 0 {
+            sink.problem(Problem::UnallocatedSubclusters);
+        }
+        return;
+    };
+    if whole.is_contradictory() {
+        sink.problem(Problem::SubclustersContradictory { offset });
+    }
     if !geometry.is_aligned(offset) {
-        sink.problem(if entry & ZERO != 0 {
-            Problem::PreallocatedUnaligned { offset }
-        } else {
+        let has_data = if geometry.extended { whole.allocated() != 0 } else { entry & ZERO == 0 };
+        sink.problem(if has_data {
             Problem::DataUnaligned { offset }
+        } else {
+            Problem::PreallocatedUnaligned { offset }
         });
     }
     sink.allocated(offset);

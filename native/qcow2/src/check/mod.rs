@@ -41,17 +41,10 @@ pub fn open(storage: Box<dyn Storage>) -> Result<Image> {
 ///
 /// Fails where the check cannot go on; the reason is what `qemu-img` puts after `Check failed: `,
 /// the preface what it prints before. [`Kind::InvalidSnapshotTable`] is about the snapshot table,
-/// which is read by the check and not before; [`Kind::InvalidHeader`] means that the image cannot
-/// even be opened (its bitmaps break the format's rules), and [`Kind::UnsupportedFeature`] that its
-/// entries are not understood yet (extended L2).
+/// which is read by the check and not before, and [`Kind::InvalidHeader`] means that the image
+/// cannot even be opened (its bitmaps break the format's rules).
 pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckReport> {
     let header = image.header();
-    if header.extended_l2() {
-        return Err(Error::new(
-            Kind::UnsupportedFeature,
-            "Images with extended L2 entries are not supported yet",
-        ));
-    }
     let geometry = Geometry::new(header, image.file_bytes());
     let clusters = image.file_bytes().div_ceil(header.cluster_bytes());
     // QEMU's limit. It bounds memory too: cluster numbers fit everywhere.

@@ -3,7 +3,7 @@
 //! Runs only where there is something to tell, goes only where the problems are, and stops when
 //! nobody listens any more. Its work is bounded by what it tells, and by a budget of its own.
 
-use super::entries::{self, Geometry, Sink};
+use super::entries::{self, Geometry, L2Entry, Sink};
 use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
@@ -121,6 +121,7 @@ pub(super) fn tell_copied(
             continue;
         }
         for &(_, entry) in table.entries(entry & OFFSET_MASK)? {
+            let entry = entry.word;
             if let Some(refcount) = entries::copied_contradiction(&geometry, entry, stored) {
                 teller.tell(&Problem::CopiedData { entry, refcount });
             }
@@ -131,11 +132,12 @@ pub(super) fn tell_copied(
 
 /// Reads L2 tables, and the same one only once in a row.
 struct L2Reader<'a> {
+    geometry: Geometry,
     reader: Reader<'a>,
     bytes: Vec<u8>,
     offset: Option<u64>,
     /// Those that are not 0, with their indices.
-    entries: Vec<(u64, u64)>,
+    entries: Vec<(u64, L2Entry)>,
     /// Entries that were decoded or handed out.
     steps: u64,
 }
@@ -143,18 +145,18 @@ struct L2Reader<'a> {
 impl<'a> L2Reader<'a> {
     fn new(geometry: Geometry, reader: Reader<'a>) -> Self {
         let bytes = vec![0; 1 << geometry.cluster_bits];
-        Self { reader, bytes, offset: None, entries: Vec::new(), steps: 0 }
+        Self { geometry, reader, bytes, offset: None, entries: Vec::new(), steps: 0 }
     }
 
     /// The entries of the table at `offset` that are not 0, with their indices.
-    fn entries(&mut self, offset: u64) -> Result<&[(u64, u64)]> {
+    fn entries(&mut self, offset: u64) -> Result<&[(u64, L2Entry)]> {
         if self.offset != Some(offset) {
             self.offset = None;
             self.reader.fill(&mut self.bytes, offset)?;
-            let entries = self.bytes.as_chunks::<8>().0.iter();
-            let numbered = (0..).zip(entries.map(|&bytes| u64::from_be_bytes(bytes)));
+            let empty = L2Entry { word: 0, subclusters: 0 };
+            let numbered = (0..).zip(L2Entry::all(&self.geometry, &self.bytes));
             self.entries.clear();
-            self.entries.extend(numbered.filter(|&(_, entry)| entry != 0));
+            self.entries.extend(numbered.filter(|&(_, entry)| entry != empty));
             self.offset = Some(offset);
             self.steps += self.bytes.len() as u64 / 8;
         }

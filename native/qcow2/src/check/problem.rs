@@ -29,6 +29,12 @@ pub enum Problem {
     CompressedCopied { offset: u64 },
     /// A compressed cluster in an image whose data lives elsewhere.
     CompressedExternal { index: u64, entry: u64 },
+    /// Subclusters of a compressed cluster.
+    CompressedSubclusters { index: u64, entry: u64 },
+    /// Allocated subclusters of a cluster that is nowhere.
+    UnallocatedSubclusters,
+    /// A subcluster is both allocated and zero.
+    SubclustersContradictory { offset: u64 },
     /// A data cluster does not start on a cluster.
     DataUnaligned { offset: u64 },
     /// The cluster kept by a zero cluster does not start on a cluster.
@@ -126,6 +132,19 @@ impl fmt::Display for Problem {
             Self::CompressedExternal { index, entry } => {
                 write!(f, "ERROR compressed cluster {index} with data file, entry=0x{entry:x}")
             }
+            Self::CompressedSubclusters { index, entry } => write!(
+                f,
+                "ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, \
+                 entry=0x{entry:x}"
+            ),
+            Self::UnallocatedSubclusters => {
+                write!(f, "ERROR: Unallocated cluster has non-zero subcluster allocation map")
+            }
+            Self::SubclustersContradictory { offset } => write!(
+                f,
+                "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation \
+                 bitmap"
+            ),
             Self::DataUnaligned { offset } => write!(
                 f,
                 "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry \

@@ -142,12 +142,7 @@ impl GuestMap {
         let place = l2.offset + index * header.l2_entry_bytes();
         let word = index * (header.l2_entry_bytes() / 8);
         let entry = l2.get(storage, word)?;
-        let mapping = if header.extended_l2() {
-            Mapping::decode_extended(entry, header.cluster_bits, place)?
-        } else {
-            Mapping::decode(entry, header.cluster_bits, header.version, place)?
-        };
-        let mapping = match mapping {
+        let mapping = match header.mapping(entry, place)? {
             Mapping::Compressed { offset, length } => {
                 let cluster = CompressedCluster { offset, bytes: length };
                 return Ok(What::Compressed { cluster, skip: inside });

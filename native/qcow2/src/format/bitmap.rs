@@ -299,6 +299,7 @@ mod tests {
             size: 4 << 20,
             refcount_order: 4,
             lazy_refcounts: false,
+            extended_l2: false,
             compression: Compression::Zlib,
             l1_entries: 1,
             l1_offset: 3 * CLUSTER,

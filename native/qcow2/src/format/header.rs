@@ -9,7 +9,9 @@ mod extensions;
 mod new;
 mod read;
 
+use super::mapping::Mapping;
 use super::{be32, be64, until_nul};
+use crate::error::Result;
 
 pub use new::{NewHeader, encode_new};
 pub use read::Purpose;
@@ -170,6 +172,27 @@ impl Header {
     /// Bytes of one L2 entry.
     pub fn l2_entry_bytes(&self) -> u64 {
         if self.extended_l2() { 16 } else { 8 }
+    }
+
+    /// The entries of an L2 table, each with its position in bytes. Of an extended entry it is the
+    /// first word: the second one, about its subclusters, names nothing and has no flags.
+    pub fn l2_words<'a>(&self, table: &'a [u8]) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        let bytes = self.l2_entry_bytes();
+        let words = table.as_chunks::<8>().0.iter().step_by(if bytes == 16 { 2 } else { 1 });
+        (0..)
+            .step_by(if bytes == 16 { 16 } else { 8 })
+            .zip(words.map(|&word| u64::from_be_bytes(word)))
+    }
+
+    /// Decodes an L2 entry, whose host offset is `at`; of an extended one the first word.
+    ///
+    /// Fails on reserved bits and unaligned offsets; those are corruption.
+    pub fn mapping(&self, entry: u64, at: u64) -> Result<Mapping> {
+        if self.extended_l2() {
+            Mapping::decode_extended(entry, self.cluster_bits, at)
+        } else {
+            Mapping::decode(entry, self.cluster_bits, self.version, at)
+        }
     }
 
     /// Cluster size in bytes.

@@ -73,8 +73,7 @@ impl Planner<'_> {
         let private = |u: &Use| u.names.movable > 0 && u.names.after == 1;
         for_tables(self.image, uses, private, |index, table| {
             // Every entry is looked at: a count that is too low has to be refused before any write.
-            for entry in table.as_chunks::<8>().0 {
-                let entry = u64::from_be_bytes(*entry);
+            for (_, entry) in header.l2_words(table) {
                 let flagged = flagged(storage, refcounts, entry, header.cluster_bits, true)?;
                 must_move[index] |= flagged != entry;
             }

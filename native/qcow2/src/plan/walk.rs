@@ -61,14 +61,12 @@ pub(super) fn reference_entries(
     let bits = header.cluster_bits;
     let mut any_copied = false;
     let mut run = 0..0;
-    for (index, entry) in table.as_chunks::<8>().0.iter().enumerate() {
-        let entry = u64::from_be_bytes(*entry);
+    for (position, entry) in header.l2_words(table) {
         if entry == 0 {
             continue;
         }
         any_copied |= entry & COPIED != 0;
-        let at = table_offset + index as u64 * 8;
-        let mapping = Mapping::decode(entry, bits, header.version, at)?;
+        let mapping = header.mapping(entry, table_offset + position)?;
         let Some((offset, length)) = mapping.owned(bits) else { continue };
         let clusters = offset >> bits..(offset + length).div_ceil(1 << bits);
         if clusters.start == run.end && matches!(mapping, Mapping::Standard { .. }) {

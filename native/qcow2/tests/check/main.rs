@@ -4,6 +4,7 @@
 mod bench;
 mod bitmaps;
 mod damage;
+mod extended;
 mod many;
 mod medium;
 mod names;

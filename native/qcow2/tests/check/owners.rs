@@ -3,10 +3,6 @@
 
 use std::fs;
 
-use qcow2::Kind;
-use qcow2::check;
-use qcow2::storage::{Access, FileStorage};
-
 use crate::bench::{Bench, SNAPSHOT_COUNT, SNAPSHOTS_OFFSET};
 use crate::support::layout::{COMPRESSED, COPIED};
 
@@ -73,13 +69,4 @@ fn external_data_is_judged_by_copied_and_alignment_alone() {
     bench.put(SNAPSHOT_COUNT, 4, 1);
     bench.put(SNAPSHOTS_OFFSET, 8, 0x4_0000);
     bench.compare("a snapshot beside external data");
-}
-
-#[test]
-fn extended_entries_are_refused_by_name() {
-    let bench = Bench::create(1 << 20, "extended_l2=on");
-    let image = check::open(Box::new(FileStorage::open(&bench.path, Access::Read).unwrap()));
-    let error = check::check(&image.unwrap(), &mut |_| ()).unwrap_err();
-    assert_eq!(error.kind(), Kind::UnsupportedFeature);
-    assert_eq!(error.reason(), "Images with extended L2 entries are not supported yet");
 }

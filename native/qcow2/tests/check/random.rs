@@ -24,6 +24,8 @@ fn random_damage_is_reported_as_qemu_reports_it() {
         lively(12, "refcount_bits=64"),
         lively(12, "compat=0.10"),
         lively(16, "refcount_bits=8"),
+        lively(14, "extended_l2=on"),
+        Bench::compressed(14, "extended_l2=on").prepare(&["snapshot one", "w 3k 5k"]),
         Bench::compressed(12, "compression_type=zstd").prepare(&["snapshot one"]),
     ];
     for bench in &benches {

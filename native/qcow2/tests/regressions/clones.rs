@@ -6,6 +6,7 @@ use qcow2::clone::{Clone, Selection, Strategy, Wanted, clone_image};
 use qcow2::storage::{Access, FileStorage};
 use qcow2::{Kind, Result};
 
+use crate::support::qemu::complaint;
 use crate::tools::{MIB, QemuImage, UNKNOWN, add_extension, mapped, miscount, same_disk};
 
 fn copy(image: &QemuImage, selection: Selection<'_>) -> Result<PathBuf> {
@@ -57,21 +58,28 @@ fn a_copy_of_an_image_with_uncounted_data_is_refused_and_leaves_nothing() {
     }
 }
 
-/// The mapping of extended L2 entries is not followed, so the counts were all that a copy went by;
-/// they are as little to be trusted there.
+/// Entries of 16 bytes are followed as others are: what they name is copied, what is counted free and
+/// used all the same is refused.
 #[test]
-fn a_copy_of_an_image_with_extended_l2_entries_is_complete_whatever_is_counted() {
+fn a_copy_of_an_image_with_extended_l2_entries_is_complete_or_refused() {
     let Some(image) = QemuImage::create("extended_l2=on", 4 * MIB) else { return };
     image.guest("write -P 0x11 0 1M");
     image.guest("write -P 0x22 2050k 2k");
+    image.snapshot("one");
+    image.guest("write -P 0x33 3M 2k");
+    let target = copy(&image, Selection::ActiveDisk).unwrap();
+    assert!(same_disk(&image.path, &target));
+    assert_eq!(complaint(&target), None);
+    std::fs::remove_file(target).unwrap();
     image.poke(|image, layout| {
-        // Entries of 16 bytes: the one for cluster 3 stands where that for cluster 6 would.
+        // The entry for cluster 3 stands where that for cluster 6 would.
         let (_, data) = mapped(image, layout, 6 * layout.cluster());
         miscount(image, layout, data, 0);
     });
-    let target = copy(&image, Selection::ActiveDisk).unwrap();
-    assert!(same_disk(&image.path, &target));
-    assert!(std::fs::read(&target).unwrap() == image.bytes());
+    for selection in [Selection::ActiveDisk, Selection::Everything] {
+        assert_eq!(copy(&image, selection).unwrap_err().kind(), Kind::Corrupt, "{selection:?}");
+        assert_eq!(image.neighbours(), ["image.qcow2"], "{selection:?}");
+    }
 }
 
 /// An extension that nobody knows may name clusters. A copy of what the known tables need would be

@@ -8,6 +8,7 @@ mod costs;
 mod counts;
 mod devices;
 mod encryption;
+mod extended;
 mod full_disk;
 mod geometry;
 mod sizes;

@@ -123,6 +123,7 @@ pub fn empty(format: Format, size: u64) -> SparseImage {
         version: format.version,
         refcount_bits: format.refcount_bits,
         lazy_refcounts: false,
+        extended_l2: false,
         compression: Compression::Zlib,
     };
     qcow2::create(&storage, &new).unwrap();

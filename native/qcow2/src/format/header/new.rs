@@ -19,6 +19,8 @@ pub struct NewHeader {
     pub lazy_refcounts: bool,
     /// How compressed clusters will be compressed.
     pub compression: Compression,
+    /// L2 entries have 16 bytes.
+    pub extended_l2: bool,
     /// Entries in the active L1 table.
     pub l1_entries: u32,
     /// Host offset of the active L1 table.
@@ -59,12 +61,13 @@ pub fn encode_new(new: &NewHeader) -> Vec<u8> {
     if new.version == 2 {
         return out;
     }
-    let (bit, stored) = match new.compression {
+    let (compression, stored) = match new.compression {
         Compression::Zlib => (0, 0),
         Compression::Zstd => (incompatible::COMPRESSION, 1),
     };
     let lazy = if new.lazy_refcounts { compatible::LAZY_REFCOUNTS } else { 0 };
-    out.extend(bit.to_be_bytes());
+    let extended = if new.extended_l2 { incompatible::EXTENDED_L2 } else { 0 };
+    out.extend((compression | extended).to_be_bytes());
     out.extend(lazy.to_be_bytes());
     out.extend(0_u64.to_be_bytes());
     out.extend(new.refcount_order.to_be_bytes());
