@@ -14,6 +14,11 @@ export default new Command("restore")
   .usage("[options] <instance>.<snapshot>")
   .description("Restore a stopped instance to the state of a previously taken snapshot.")
   .option("-d, --destructive", "Discard the current state of the instance")
+  .addition(
+    "--drop-bitmaps",
+    "Give up the disk's dirty bitmaps, which would be wrong afterwards; without this, a disk that " +
+      "has some is not restored",
+  )
   .operand(
     "instance.snapshot",
     "The instance to restore and snapshot to use, in <instance>.<snapshot> format, where " +
@@ -28,7 +33,8 @@ export default new Command("restore")
       context,
       async (store) => {
         const preservation = options.destructive ? "discard" : await ask(store, goal, context);
-        restore(store, goal, preservation, context);
+        const bitmaps = options.dropBitmaps ? "drop" : "refuse";
+        restore(store, { ...goal, preservation, bitmaps }, context);
         return 0;
       },
       { "in-use": () => sentence("restore.in-use", programName(context)) },
@@ -38,6 +44,13 @@ export default new Command("restore")
 interface Goal {
   instance: string;
   snapshot: string;
+}
+
+interface Wanted extends Goal {
+  /** What becomes of the present state. */
+  preservation: "keep" | "discard";
+  /** And of the disk's bitmaps. */
+  bitmaps: "refuse" | "drop";
 }
 
 function parseGoal(operands: readonly string[]): Goal {
@@ -60,21 +73,16 @@ async function ask(store: Store, goal: Goal, context: Context): Promise<"keep" |
   return (await confirm(question, "yes", context)) ? "keep" : "discard";
 }
 
-function restore(
-  store: Store,
-  goal: Goal,
-  preservation: "keep" | "discard",
-  context: Context,
-): void {
-  const { instance } = goal;
-  using change = prepare(store, goal);
+function restore(store: Store, wanted: Wanted, context: Context): void {
+  const { instance, preservation, bitmaps } = wanted;
+  using change = prepare(store, wanted);
   if (preservation === "keep") {
-    const comment = sentence("restore.comment", { snapshot: goal.snapshot });
+    const comment = sentence("restore.comment", { snapshot: wanted.snapshot });
     const { name } = change.takeSnapshot({ comment });
     displayed(context, sentence("snapshot.taken", { instance, snapshot: name }));
   }
-  change.restoreSnapshot(findSnapshot(change.view, goal.snapshot));
-  displayed(context, sentence("restore.restored", { instance, snapshot: goal.snapshot }));
+  change.restoreSnapshot(findSnapshot(change.view, wanted.snapshot), bitmaps);
+  displayed(context, sentence("restore.restored", { instance, snapshot: wanted.snapshot }));
 }
 
 /** The right to change the instance, which has that snapshot and is stopped; in this order. */

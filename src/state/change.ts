@@ -120,12 +120,15 @@ export class InstanceChange implements Disposable {
   }
 
   /** Makes the instance what it was at a snapshot; of a foreign one, its disk. */
-  restoreSnapshot(snapshot: SnapshotView): CommitReport {
+  restoreSnapshot(snapshot: SnapshotView, bitmaps: "refuse" | "drop" = "refuse"): CommitReport {
     let stored: InstanceRecord | undefined;
     let settled: InstanceRecord | undefined;
     const { commit } = this.#commit(
       (event) =>
-        this.#access.native.snapshotApply({ path: this.#disk, selector: snapshot.id }, event),
+        this.#access.native.snapshotApply(
+          { path: this.#disk, selector: snapshot.id, dropBitmaps: bitmaps === "drop" },
+          event,
+        ),
       {
         planned: ({ before, after }, moment) => {
           const { facts } = moment;

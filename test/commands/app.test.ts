@@ -424,7 +424,8 @@ describe("help", () => {
     expect(await cli("help", "image", "snapshot")).toMatchInlineSnapshot(`
       "Usage: calque image snapshot [-l] [-q] [-f qcow2] [-U] FILE
              calque image snapshot -c NAME [-q] [-f qcow2] [--no-wait] FILE
-             calque image snapshot -a NAME [-q] [-f qcow2] [--no-wait] FILE
+             calque image snapshot -a NAME [--drop-bitmaps] [-q] [-f qcow2]
+                                   [--no-wait] FILE
              calque image snapshot -d NAME [-q] [-f qcow2] [--no-wait] FILE
              calque image snapshot --rename OLD NEW [-q] [-f qcow2] [--no-wait] FILE
       List, take, apply, delete and rename the snapshots inside an image.
@@ -438,6 +439,9 @@ describe("help", () => {
         -a, --apply <name>     Make the disk hold what it held at the snapshot of
                                this ID or, if there is none, this name; what it holds
                                now is lost unless it is in a snapshot
+        --drop-bitmaps         With -a, give up the image's dirty bitmaps, which
+                               would be wrong afterwards (an addition to qemu-img,
+                               which refuses)
         -d, --delete <name>    Delete the snapshot of this name
         --rename <old>         Give the snapshot of this ID or, if there is none,
                                this name the name NEW (an addition to qemu-img)

@@ -110,6 +110,7 @@ test("a change to snapshots is silent and asks for what the line says", async ()
         "path": "disk.qcow2",
       },
       {
+        "dropBitmaps": false,
         "noWait": true,
         "path": "disk.qcow2",
         "selector": "foo",

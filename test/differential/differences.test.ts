@@ -2,7 +2,7 @@
 // their own list, in headers.test.ts.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync } from "node:fs";
 
 import { describe, expect, test } from "vitest";
 
@@ -177,11 +177,36 @@ describe("what differs on purpose", () => {
   });
 
   test("bitmaps that another program made stale are not warned of", () => {
-    scene.patch("bitmaps.qcow2", (image) => image.set(88, 8, 0));
-    expect(shown("check", "-q", "bitmaps.qcow2")).toMatch(/^(! Leaked cluster .*\n)+= 3$/);
-    expect(run("qemu-img", ["check", "-q", "bitmaps.qcow2"], scene.place).stderr).toContain(
+    copyFileSync(scene.path("bitmaps.qcow2"), scene.path("stale.qcow2"));
+    scene.patch("stale.qcow2", (image) => image.set(88, 8, 0));
+    expect(shown("check", "-q", "stale.qcow2")).toMatch(/^(! Leaked cluster .*\n)+= 3$/);
+    expect(run("qemu-img", ["check", "-q", "stale.qcow2"], scene.place).stderr).toContain(
       "warning: a program lacking bitmap support modified this file",
     );
+  });
+
+  test("bitmaps are in the way of `-a`, unless they are given up", () => {
+    expect(shown("snapshot", "-a", "one", "bitmaps.qcow2")).toMatchInlineSnapshot(`
+      "! error: Could not apply snapshot 'one': Device has active dirty bitmaps
+      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one
+      = 1"
+    `);
+    expect(shown("snapshot", "-a", "one", "--drop-bitmaps", "bitmaps.qcow2")).toBe("= 0");
+    expect(shown("info", "bitmaps.qcow2")).not.toContain("bitmaps:");
+    const { place } = scene;
+    expect(run("qemu-img", ["check", "-q", "bitmaps.qcow2"], place)).toMatchObject({ status: 0 });
+    // Which QEMU then forgets, at its first write.
+    expect(run("qemu-io", ["-c", "write 0 1", "bitmaps.qcow2"], place)).toMatchObject({
+      status: 0,
+    });
+    expect(run("qemu-img", ["check", "-q", "bitmaps.qcow2"], place)).toMatchObject({ stderr: "" });
+    expect(
+      shown("snapshot", "-d", "one", "--drop-bitmaps", "bitmaps.qcow2"),
+    ).toMatchInlineSnapshot(`
+      "! error: Cannot use '--drop-bitmaps' without '-a'
+      ! Try 'calque image snapshot --help' for more info
+      = 1"
+    `);
   });
 
   test("names are paths, never protocols", () => {

@@ -10,7 +10,9 @@ import { Scene } from "./images.ts";
 import { calque, run, translated, withoutHints } from "./programs.ts";
 
 const changed =
-  "ordinary old sector-clusters wide-refcounts lazy-zstd extended fragmented machine-state".split(" ");
+  "ordinary old sector-clusters wide-refcounts lazy-zstd extended fragmented machine-state".split(
+    " ",
+  );
 const refused =
   "data-file bitmaps marked-corrupt snapshot-table snapshot-table-long too-many-snapshots".split(
     " ",

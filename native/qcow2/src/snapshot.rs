@@ -90,7 +90,8 @@ impl Image {
         self.ensure_changeable()?;
         let has_bitmaps = self.header.autoclear & autoclear::BITMAPS != 0;
         if has_bitmaps && bitmaps == Bitmaps::Refuse {
-            return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps"));
+            return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps")
+                .with_hint("`--drop-bitmaps` gives them up: the next backup is a full one"));
         }
         let entries = self.snapshots()?;
         let index = lookup::by_id_or_name(&entries, selector).map_err(|error| {

@@ -23,7 +23,7 @@ export default new Command("image snapshot", "getopt")
   .usage(
     "[-l] [-q] [-f qcow2] [-U] FILE",
     "-c NAME [-q] [-f qcow2] [--no-wait] FILE",
-    "-a NAME [-q] [-f qcow2] [--no-wait] FILE",
+    "-a NAME [--drop-bitmaps] [-q] [-f qcow2] [--no-wait] FILE",
     "-d NAME [-q] [-f qcow2] [--no-wait] FILE",
     "--rename OLD NEW [-q] [-f qcow2] [--no-wait] FILE",
   )
@@ -38,6 +38,11 @@ Each change happens completely or not at all, whatever interrupts it.`,
     "-a, --apply <name>",
     "Make the disk hold what it held at the snapshot of this ID or, if there is none, this name; " +
       "what it holds now is lost unless it is in a snapshot",
+  )
+  .option(
+    "--drop-bitmaps",
+    "With -a, give up the image's dirty bitmaps, which would be wrong afterwards (an addition to " +
+      "qemu-img, which refuses)",
   )
   .option("-d, --delete <name>", "Delete the snapshot of this name")
   .option(
@@ -62,7 +67,7 @@ Each change happens completely or not at all, whatever interrupts it.`,
       const renaming = given.includes("rename") ? ", '--rename'" : "";
       throw new UsageError(`Cannot mix '-l', '-a', '-c', '-d'${renaming}`);
     }
-    const { create, apply, delete: remove, rename, noWait } = options;
+    const { create, apply, delete: remove, rename, noWait, dropBitmaps } = options;
     const [newName, ...rest] = operands;
     if (rename !== undefined && (newName === undefined || rest.length !== 1)) {
       throw new UsageError("Expecting a new name and one image file name");
@@ -79,6 +84,10 @@ Each change happens completely or not at all, whatever interrupts it.`,
       throw new UsageError("Cannot use '--no-wait' without '-c', '-a', '-d' or '--rename'");
     }
 
+    if (dropBitmaps && apply === undefined) {
+      throw new UsageError("Cannot use '--drop-bitmaps' without '-a'");
+    }
+
     const { native } = context;
     const change = changing(context, path);
     if (create !== undefined) {
@@ -89,7 +98,7 @@ Each change happens completely or not at all, whatever interrupts it.`,
       );
     }
     if (apply !== undefined) {
-      const request = { path, selector: apply, noWait };
+      const request = { path, selector: apply, noWait, dropBitmaps };
       return change(`apply snapshot '${apply}'`, (event) => native.snapshotApply(request, event));
     }
     if (remove !== undefined) {
