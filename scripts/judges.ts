@@ -14,6 +14,8 @@ const judges = [
   { program: "mkfs.xfs", package: "xfsprogs" },
   { program: "mkfs.btrfs", package: "btrfs-progs" },
   { program: "strace", package: "strace" },
+  // Gives the executable a terminal.
+  { program: "script", package: "bsdutils" },
 ];
 
 /** System programs live in directories that a user's PATH may leave out. */

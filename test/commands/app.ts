@@ -1,5 +1,6 @@
-// The program in process, on a core that the test plays. A call gives everything that a user sees:
-// standard output as it is, each line of standard error behind `! `, the exit status last.
+// The program, in process or as it is built. A call gives everything that a user sees: standard
+// output as it is, each line of standard error behind `! `, the exit status last. In process it has
+// no core but the operations that the test plays.
 
 import process from "node:process";
 
@@ -14,32 +15,41 @@ import type {
   SnapshotListReport,
   SnapshotReport,
 } from "../../src/native.ts";
+import { executable } from "./executable.ts";
+import { NOW, type Surroundings, transcript } from "./transcript.ts";
+import { vehicle } from "./vehicle.ts";
 
 process.env.TZ = "UTC";
 
-interface Scene extends Partial<Native> {
-  /** The name by which the program is called. */
-  argv0?: string;
-  /** Whether all streams are terminals. */
-  terminal?: boolean;
-  /** Whether standard input is one, if that is not as with the others. */
-  typed?: boolean;
-  /** What is typed, a line for each question; then the input ends. */
-  answers?: readonly string[];
-  randomBytes?: (count: number) => Uint8Array;
-  env?: Readonly<Record<string, string>>;
+interface Scene extends Partial<Surroundings>, Partial<Native> {
+  randomBytes?: Host["randomBytes"];
 }
 
-/** The program, called with the words of a line. Operations that the scene lacks must not be used. */
+/**
+ * The program, called with the words of a line. In process, operations that the scene lacks must
+ * not be used.
+ */
 export function app({
   argv0 = "/usr/bin/calque",
   terminal = false,
   typed = terminal,
   answers = [],
-  randomBytes = (count) => new Uint8Array(count).fill(0x42),
   env = {},
+  randomBytes,
   ...operations
-}: Scene = {}) {
+}: Scene = {}): (...args: readonly string[]) => Promise<string> {
+  const surroundings = { argv0, terminal, typed, answers, env };
+  if (vehicle === "process") return inProcess(surroundings, operations, randomBytes);
+  const things = Object.keys({ ...operations, ...(randomBytes && { randomBytes }) });
+  if (things.length > 0) throw new Error(`a test that plays ${things.join(", ")} is \`played\``);
+  return executable(surroundings);
+}
+
+function inProcess(
+  { argv0, terminal, typed, answers, env }: Surroundings,
+  operations: Partial<Native>,
+  randomBytes: Host["randomBytes"] = (count) => new Uint8Array(count).fill(0x42),
+): (...args: readonly string[]) => Promise<string> {
   const native = new Proxy(operations as Native, {
     get(known, name) {
       return (
@@ -50,7 +60,7 @@ export function app({
       );
     },
   });
-  return async (...args: string[]): Promise<string> => {
+  return async (...args) => {
     const stdout = recorder(terminal);
     const stderr = recorder(terminal);
     const lines = answers.values();
@@ -61,7 +71,7 @@ export function app({
       stderr,
       stdin: { isTerminal: typed },
       randomBytes,
-      now: () => ({ sec: 1_795_606_149, nsec: 330_473_000 }),
+      now: () => NOW,
       readLine(prompt) {
         const answer = lines.next().value;
         // As a terminal shows it.
@@ -70,23 +80,17 @@ export function app({
       },
     };
     const status = await main(host, native);
-    const messages = stderr.text().replace(/^(?=[^])/gm, "! ");
-    return `${stdout.text()}${messages}= ${status}`;
+    return transcript(stdout.written, stderr.written, status);
   };
 }
 
-function recorder(isTerminal: boolean): Stream & { text: () => string } {
+function recorder(isTerminal: boolean): Stream & { readonly written: Buffer[] } {
   const written: Buffer[] = [];
   return {
     isTerminal,
     columns: isTerminal ? 80 : undefined,
     write: (data) => void written.push(Buffer.from(data as string)),
-    // Latin-1 keeps bytes that are not UTF-8 apart.
-    text: () => {
-      const bytes = Buffer.concat(written);
-      const text = bytes.toString("utf8");
-      return text.includes("\ufffd") ? bytes.toString("latin1") : text;
-    },
+    written,
   };
 }
 

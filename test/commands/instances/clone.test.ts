@@ -8,6 +8,7 @@ import { describe, expect, test } from "vitest";
 import type { ImageUser, Native } from "../../../src/native.ts";
 import { have, Holder } from "../../e2e/support.ts";
 import { make, native } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { cloning, failing, FULL } from "./core.ts";
 import {
   recordOf,
@@ -666,9 +667,9 @@ describe("clone", () => {
     expect(reads(disk("kept"), 1)).toBe(true);
   });
 
-  test("leaves nothing behind when the disk cannot be copied, but a gap in the numbers", async () => {
+  test("leaves nothing behind when the disk cannot be read, but a gap in the numbers", async () => {
     const here = world();
-    const { called, cli, store, disk } = here;
+    const { cli, store, disk } = here;
     make(store, ["foo"]);
     write(disk("foo"), 1);
     // The L2 table of the source leads beyond the end of the file.
@@ -683,7 +684,18 @@ describe("clone", () => {
         = 2"
       `);
     writeFileSync(disk("foo"), bytes);
+    expect(within(here, "stage")).toEqual([]);
+    expect(within(here, "instances")).toEqual(["foo"]);
+    expect(await cli("clone", "foo")).toMatchInlineSnapshot(`
+      "Cloned from foo to foo-clone3.
+      = 0"
+    `);
+  });
 
+  played("leaves nothing behind when the disk is full", async () => {
+    const here = world();
+    const { called, store } = here;
+    make(store, ["foo"]);
     let targets: string[] = [];
     const imageClone: Native["imageClone"] = (request) => {
       targets = request.targets;
@@ -698,33 +710,34 @@ describe("clone", () => {
     expect(targets.some((target) => existsSync(target))).toBe(false);
     expect(within(here, "stage")).toEqual([]);
     expect(within(here, "instances")).toEqual(["foo"]);
-    expect(await cli("clone", "foo")).toMatchInlineSnapshot(`
-      "Cloned from foo to foo-clone5.
-      = 0"
-    `);
   });
 
-  test("copies where blocks cannot be shared, and says so, unless it was told to share", async () => {
-    const { called, store } = world();
-    make(store, ["foo"]);
-    const reason = "ext4 cannot share blocks between files";
-    const asked = cloning({ strategy: "copy", copiedBytes: 1 << 19 });
-    const forced = cloning({ strategy: "copy", copiedBytes: 1 << 19, reason });
-    const cannot = failing({ code: "cannot-share", reason: `blocks cannot be shared: ${reason}` });
-    const core: Partial<Native> = {
-      imageClone(request, progress) {
-        if (request.strategy === "reflink") return cannot(request);
-        return (request.strategy === "copy" ? asked : forced)(request, progress);
-      },
-    };
-    const cli = called({ core });
-    expect(
-      await session(cli, [
-        "clone foo --count 3",
-        "clone foo --strategy copy",
-        "clone foo --strategy reflink",
-      ]),
-    ).toMatchInlineSnapshot(`
+  played(
+    "copies where blocks cannot be shared, and says so, unless it was told to share",
+    async () => {
+      const { called, store } = world();
+      make(store, ["foo"]);
+      const reason = "ext4 cannot share blocks between files";
+      const asked = cloning({ strategy: "copy", copiedBytes: 1 << 19 });
+      const forced = cloning({ strategy: "copy", copiedBytes: 1 << 19, reason });
+      const cannot = failing({
+        code: "cannot-share",
+        reason: `blocks cannot be shared: ${reason}`,
+      });
+      const core: Partial<Native> = {
+        imageClone(request, progress) {
+          if (request.strategy === "reflink") return cannot(request);
+          return (request.strategy === "copy" ? asked : forced)(request, progress);
+        },
+      };
+      const cli = called({ core });
+      expect(
+        await session(cli, [
+          "clone foo --count 3",
+          "clone foo --strategy copy",
+          "clone foo --strategy reflink",
+        ]),
+      ).toMatchInlineSnapshot(`
       "$ clone foo --count 3
       Cloned from foo to foo-clone1.
       Cloned from foo to foo-clone2.
@@ -740,9 +753,10 @@ describe("clone", () => {
       = 2
       "
     `);
-  });
+    },
+  );
 
-  test("shows on a terminal how far a copy is, and whom it waits for", async () => {
+  played("shows on a terminal how far a copy is, and whom it waits for", async () => {
     const { called, store } = world();
     make(store, ["foo"]);
     const totalBytes = 3 << 20;
@@ -765,7 +779,7 @@ describe("clone", () => {
     `);
   });
 
-  test("names who came between its look and its copy", async () => {
+  played("names who came between its look and its copy", async () => {
     const here = world();
     make(here.store, ["foo"]);
     let looks = 0;
@@ -794,7 +808,7 @@ describe("clone", () => {
     expect(within(here, "stage")).toEqual([]);
   });
 
-  test("is of one moment: the source is nobody else's until its image is read", async () => {
+  played("is of one moment: the source is nobody else's until its image is read", async () => {
     const here = world();
     const { root } = here;
     make(here.store, ["foo"]);
@@ -818,7 +832,7 @@ describe("clone", () => {
     expect(isFree()).toBe(true);
   });
 
-  test("gives up when there is no address left that nobody has", async () => {
+  played("gives up when there is no address left that nobody has", async () => {
     const here = world();
     make(here.store, ["foo"]);
     const cli = here.called({ randomBytes: (count) => new Uint8Array(count) });
@@ -839,7 +853,7 @@ describe("clone", () => {
     expect(within(here, "stage")).toEqual([]);
   });
 
-  test("makes nothing of a source that went away after it was counted", async () => {
+  played("makes nothing of a source that went away after it was counted", async () => {
     const here = world();
     make(here.store, ["foo"]);
     let locks = 0;

@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 
 import { make } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { failing, FULL } from "./core.ts";
 import { recordOf, session, within, world } from "./world.ts";
 
@@ -179,6 +180,11 @@ describe("create", () => {
       "! create failed: The image size is too large for file format 'qcow2' (try using a larger cluster size)
       = 2"
     `);
+    expect([within(here, "instances"), within(here, "stage")]).toEqual([[], []]);
+  });
+
+  played("leaves nothing behind when the disk is full", async () => {
+    const here = world();
     const cli = here.called({ core: { imageCreate: failing(FULL) } });
     expect(await cli("create", "web-1", "--disk", "1G")).toMatchInlineSnapshot(`
       "! create failed: No space left on device

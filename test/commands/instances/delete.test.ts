@@ -8,6 +8,7 @@ import { describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { failing } from "./core.ts";
 import {
   session,
@@ -554,7 +555,7 @@ describe("delete", () => {
     expect(within(here, "trash")).toHaveLength(1);
   });
 
-  test("names who came between its look and the deletion", async () => {
+  played("names who came between its look and the deletion", async () => {
     const here = furnished();
     let looks = 0;
     const core: Partial<Native> = {

@@ -9,6 +9,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make, temporary } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { cloning } from "./core.ts";
 import { session, take, withoutProcess, type World, world } from "./world.ts";
 
@@ -147,7 +148,7 @@ describe("export", () => {
     expect(readFileSync(file("there"), "utf8")).toBe("precious");
   });
 
-  test("says when it copied what could have been shared", async () => {
+  played("says when it copied what could have been shared", async () => {
     const reason = "ext4 cannot share blocks between files";
     const imageClone = cloning({ strategy: "copy", copiedBytes: 3 << 19, reason });
     const program = at(here.called({ core: { imageClone } }));
@@ -246,7 +247,7 @@ describe("export", () => {
     expect(existsSync(file("a"))).toBe(false);
   });
 
-  test("names who came between its look and its copy", async () => {
+  played("names who came between its look and its copy", async () => {
     await using _ = await Holder.io(here.disk("foo"));
     const core: Partial<Native> = {
       imageUsers: ({ paths }) => ({ report: { users: paths.map(() => ({ use: "free" })) } }),

@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { describe, expect, test } from "vitest";
 
 import { make } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { takeForeign, withoutIds, world } from "./world.ts";
 
 describe("list", () => {
@@ -144,7 +145,7 @@ describe("list", () => {
     expect(await cli("list", "--format", "csv")).not.toContain("Running");
   });
 
-  test("says that it does not know who uses a disk where the system does not tell", async () => {
+  played("says that it does not know who uses a disk where the system does not tell", async () => {
     const { called, store } = world();
     make(store, ["web-1"]);
     const failure = {

@@ -5,8 +5,7 @@ import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 
 import { displayName } from "../../../src/state/list.ts";
-import { make, native } from "../../state/scene.ts";
-import { app } from "../app.ts";
+import { make } from "../../state/scene.ts";
 import { withoutIds, world } from "./world.ts";
 
 describe("path", () => {
@@ -178,12 +177,13 @@ describe("a store that cannot be used", () => {
   });
 
   test("is not looked for where nobody says where", async () => {
-    const relative = app({ ...native, env: { CALQUE_HOME: "stores" } });
+    const { called } = world();
+    const relative = called({ env: { CALQUE_HOME: "stores" } });
     expect(await relative("list")).toMatchInlineSnapshot(`
       "! list failed: CALQUE_HOME is not an absolute path: "stores"
       = 2"
     `);
-    const nowhere = app({ ...native });
+    const nowhere = called({ env: {} });
     expect(await nowhere("list")).toMatchInlineSnapshot(`
       "! list failed: None of CALQUE_HOME, XDG_DATA_HOME and HOME says where the store is
       = 2"

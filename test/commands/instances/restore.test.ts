@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import type { Native } from "../../../src/native.ts";
 import { Holder } from "../../e2e/support.ts";
 import { make, native } from "../../state/scene.ts";
+import { played } from "../vehicle.ts";
 import { failing, FULL } from "./core.ts";
 import {
   recordOf,
@@ -360,7 +361,7 @@ Snapshot restored: foo.clean
     `);
   });
 
-  test("discards nothing if the snapshot before cannot be taken", async () => {
+  played("discards nothing if the snapshot before cannot be taken", async () => {
     const here = changedSince();
     const before = recordOf(here, "foo");
     const core = { snapshotCreate: failing(FULL) };
@@ -373,7 +374,7 @@ Snapshot restored: foo.clean
     expect(recordOf(here, "foo")).toEqual(before);
   });
 
-  test("keeps the snapshot that it took if the restore itself fails", async () => {
+  played("keeps the snapshot that it took if the restore itself fails", async () => {
     const here = changedSince();
     const core = { snapshotApply: failing({ code: "io", reason: "Input/output error" }) };
     const cli = here.called({ terminal: true, answers: [""], core });
@@ -389,7 +390,7 @@ Snapshot restored: foo.clean
     `);
   });
 
-  test("restores nothing if the snapshot went while the user thought", async () => {
+  played("restores nothing if the snapshot went while the user thought", async () => {
     const here = changedSince();
     let looks = 0;
     const core: Partial<Native> = {

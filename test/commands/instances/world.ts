@@ -1,4 +1,4 @@
-// The program in process, on a real store with real images.
+// The program on a real store with real images, in process or as it is built.
 
 import { execFileSync } from "node:child_process";
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -9,13 +9,12 @@ import type { InstanceRecord } from "../../../src/state/schema.ts";
 import { openStore, type Store } from "../../../src/state/store.ts";
 import { native, scene } from "../../state/scene.ts";
 import { app } from "../app.ts";
+import type { Surroundings } from "../transcript.ts";
+import { vehicle } from "../vehicle.ts";
 import { cloning, converting } from "./core.ts";
 
-interface Options {
-  argv0?: string;
-  terminal?: boolean;
-  typed?: boolean;
-  answers?: readonly string[];
+interface Options extends Partial<Surroundings> {
+  /** For tests that are `played`, as the core is. */
   randomBytes?: (count: number) => Uint8Array;
   /** Operations that are played instead of done. */
   core?: Partial<Native>;
@@ -41,10 +40,10 @@ export interface World {
 export function world(): World {
   const { root, context } = scene();
   const clock = { sec: Date.UTC(2026, 7, 21, 21, 48, 55) / 1000, nsec: 123_000_000 };
+  const { randomBytes } = context;
+  const ours = vehicle === "process" ? { ...native, ...sharing, randomBytes } : {};
   const called = ({ core = {}, ...options }: Options) => {
-    const { randomBytes } = context;
-    const env = { CALQUE_HOME: root };
-    const cli = app({ ...native, ...sharing, ...core, randomBytes, ...options, env });
+    const cli = app({ ...ours, ...core, env: { CALQUE_HOME: root }, ...options });
     return async (...args: string[]) => (await cli(...args)).replaceAll(root, "STORE");
   };
   return {
