@@ -1,11 +1,12 @@
-// The table of sentences, the tests and the documentation: that none of them says what another one
-// does not know.
+// The table of sentences, the options, the tests and the documentation: that none of them says what
+// another one does not know.
 
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 
 import { describe, expect, test } from "vitest";
 
+import { top } from "../../src/commands/top.ts";
 import { type SentenceKey, SENTENCES } from "../../src/text/sentences.ts";
 
 const keys = Object.keys(SENTENCES) as SentenceKey[];
@@ -26,7 +27,7 @@ function pattern(key: SentenceKey): string {
 /** What the tests expect, as a user would see it. */
 const expected = texts("test", ".ts")
   .map((text) => text.replaceAll("\\`", "`"))
-  .filter((text) => !text.includes("The table of sentences, the tests and the documentation"));
+  .filter((text) => !text.includes("The table of sentences, the options, the tests"));
 
 test.each(keys)("a test knows the sentence %s", (key) => {
   const said = new RegExp(pattern(key));
@@ -36,6 +37,26 @@ test.each(keys)("a test knows the sentence %s", (key) => {
 test.each(keys)("somebody says the sentence %s", (key) => {
   const source = texts("src", ".ts").filter((text) => !text.includes("export const SENTENCES"));
   expect(source.some((text) => text.includes(`"${key}"`))).toBe(true);
+});
+
+test("a test gives every command on instances each of its options, in each spelling", async () => {
+  const lines = texts("test/commands/instances", ".test.ts").flatMap((text) => text.split("\n"));
+  const untested: string[] = [];
+  for (const { name, load } of top.entries) {
+    const { default: command } = await load();
+    // `image` has tests of its own, and `help` and `version` are not about instances.
+    if (command.kind === "group" || name === "help" || name === "version") continue;
+    for (const { flags } of command.options) {
+      for (const [flag] of flags.matchAll(/(?<![\w-])--?[\w-]+/g)) {
+        // A long one is not the beginning of another one; a short one may have its value behind it.
+        const given = new RegExp(
+          String.raw`\b${name}\b.*["' ]${flag}${flag[1] === "-" ? "\\b(?!-)" : ""}`,
+        );
+        if (!lines.some((line) => given.test(line))) untested.push(`${name} ${flag}`);
+      }
+    }
+  }
+  expect(untested).toEqual([]);
 });
 
 describe("docs/multipass.md", () => {

@@ -525,7 +525,7 @@ describe("import", () => {
     expect(
       await session(cli, [
         "import DIR/disk.qcow2",
-        "import DIR/disk.qcow2 --name busy",
+        "import DIR/disk.qcow2 -n busy",
         "import DIR/disk.qcow2 --name _",
         "import DIR/disk.qcow2 --name=",
         "import DIR/disk.qcow2 --name gone",
@@ -534,7 +534,7 @@ describe("import", () => {
       "$ import DIR/disk.qcow2
       ! import failed: instance "disk" already exists
       = 2
-      $ import DIR/disk.qcow2 --name busy
+      $ import DIR/disk.qcow2 -n busy
       ! import failed: instance "busy" is being prepared
       = 2
       $ import DIR/disk.qcow2 --name _
