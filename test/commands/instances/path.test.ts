@@ -1,6 +1,7 @@
 // `path` and `history`, and how a store that cannot be used is refused by all.
 
-import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
 
 import { describe, expect, test } from "vitest";
 
@@ -140,6 +141,20 @@ describe("history", () => {
       }
       = 0"
     `);
+  });
+
+  test("that cannot be written is no reason not to do the work, and is told", async () => {
+    const { cli, store, root } = world();
+    make(store, ["web-1"]);
+    const file = path.join(root, "instances/web-1/history.jsonl");
+    rmSync(file);
+    mkdirSync(file);
+    expect(await cli("snapshot", "web-1")).toMatchInlineSnapshot(`
+      "Snapshot taken: web-1.snapshot1
+      ! warning: the history of instance "web-1" could not be written: not a regular file
+      = 0"
+    `);
+    expect(await cli("list", "--snapshots", "--format", "csv")).toContain("web-1,snapshot1");
   });
 
   test("words its mistakes", async () => {

@@ -361,6 +361,30 @@ Snapshot restored: foo.clean
     `);
   });
 
+  test("that was interrupted and overtaken is dropped by the next change, which says so", async () => {
+    const here = changedSince();
+    here.rewrite("instances/foo/instance.json", (text) => {
+      const pending = {
+        operation: "restore",
+        before: "00".repeat(48),
+        after: "11".repeat(48),
+        result: { snapshotCount: 1, head: 1, cpus: 7 },
+        at: "2026-08-21T21:48:55.123Z",
+      };
+      return JSON.stringify({ ...(JSON.parse(text) as object), pending });
+    });
+    expect(await session(here.cli, ["set local.foo.cpus=5", "set local.foo.cpus=6"]))
+      .toMatchInlineSnapshot(`
+        "$ set local.foo.cpus=5
+        ! warning: instance "foo" was changed after an interrupted restore, which is dropped
+        = 0
+        $ set local.foo.cpus=6
+        = 0
+        "
+      `);
+    expect(recordOf(here, "foo").pending).toBeUndefined();
+  });
+
   played("discards nothing if the snapshot before cannot be taken", async () => {
     const here = changedSince();
     const before = recordOf(here, "foo");
