@@ -30,7 +30,7 @@ const scene = new Scene();
 afterAll(() => scene[Symbol.dispose]());
 
 describe.runIf(judged)("on a file system that cannot share blocks", () => {
-  test("clones are copies, which is said, unless they are to share", async () => {
+  test("clones and exports are copies, which is said, unless they are to share", async () => {
     using elsewhere = new Scene("/dev/shm");
     const home = elsewhere.path("home");
     await mustCalque(home, ["create", "foo", "--disk", "2M"]);
@@ -53,6 +53,11 @@ describe.runIf(judged)("on a file system that cannot share blocks", () => {
     });
     expect(await mustCalque(home, ["list", "--format", "csv"])).not.toContain("foo-clone2");
     expect(await mustCalque(home, ["history", "foo-clone1"])).toContain("strategy: copy");
+
+    const file = elsewhere.path("foo.qcow2");
+    const { stdout, stderr } = await calque(home, ["export", "foo", file]);
+    expect(stdout).toMatch(/^Exported foo to \S+\/foo\.qcow2 \(copy, 1\.\dMiB copied\)\.\n$/);
+    expect(stderr).toBe("hint: no blocks are shared: tmpfs cannot share blocks between files\n");
   });
 });
 
