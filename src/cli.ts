@@ -47,7 +47,9 @@ const host: Host = {
   },
   randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
   async readLine(prompt) {
-    const lines = createInterface({ input: process.stdin, output: process.stdout });
+    // The terminal lets its user edit the line; readline would move the cursor about to do so.
+    const [input, output] = [process.stdin, process.stdout];
+    const lines = createInterface({ input, output, terminal: false });
     try {
       return await Promise.race([
         lines.question(prompt),

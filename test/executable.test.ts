@@ -24,6 +24,8 @@ import process from "node:process";
 
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
+import { converse } from "./commands/executable.ts";
+
 const root = path.resolve(import.meta.dirname, "..");
 const isRoot = process.getuid?.() === 0;
 const nobody = 65534;
@@ -312,6 +314,26 @@ describe.each(runtimes)("$name", ({ command }) => {
       const expected = run([executable, ...line], { cwd: directory });
       const actual = run([...command, ...line], { cwd: directory, env });
       expect({ line, ...actual }).toEqual({ line, ...expected });
+    }
+  });
+
+  test("asks on a terminal what the executable asks, and nothing more", async () => {
+    const home = path.join(directory, "home");
+    for (const line of [
+      ["create", "foo", "--disk", "1M"],
+      ["snapshot", "foo"],
+    ]) {
+      expect(run([executable, ...line], { env: { CALQUE_HOME: home } }).status).toBe(0);
+    }
+    const answer = (program: string[], ...answers: string[]) =>
+      converse([...program, "restore", "foo.snapshot1"], {
+        terminal: true,
+        typed: true,
+        answers,
+        env: { ...env, CALQUE_HOME: home },
+      });
+    for (const answers of [["maybe", "n"], []]) {
+      expect(await answer(command, ...answers)).toBe(await answer([executable], ...answers));
     }
   });
 });

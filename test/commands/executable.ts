@@ -18,35 +18,41 @@ import { NOW, type Surroundings, transcript } from "./transcript.ts";
 const TIMEOUT_MS = 60_000;
 
 /** The executable, called with the words of a line. */
-export function executable(
-  surroundings: Surroundings,
-): (...args: readonly string[]) => Promise<string> {
-  const { argv0, terminal, typed, answers, env } = surroundings;
-  return async (...args) => {
-    const command = [link(path.basename(argv0)), ...args];
-    const start = terminal || typed ? onTerminals : onPipes;
-    const options = { env: { ...env, TZ: "UTC" }, timeout: TIMEOUT_MS };
-    const { child, stdin, stdout, stderr } = start(command, options, surroundings);
-    const ended = new Promise((resolve, reject) => {
-      child.once("error", reject);
-      child.once("close", (status, signal) => resolve(status ?? signal));
+export function executable({ argv0, ...surroundings }: Surroundings) {
+  return async (...args: readonly string[]): Promise<string> =>
+    settled(await converse([link(path.basename(argv0)), ...args], surroundings));
+}
+
+/** Runs a program, and answers when it asks. */
+export async function converse(
+  command: readonly string[],
+  { env, ...surroundings }: Omit<Surroundings, "argv0">,
+): Promise<string> {
+  const { terminal, typed, answers } = surroundings;
+  const start = terminal || typed ? onTerminals : onPipes;
+  const options = { env: { ...env, TZ: "UTC" }, timeout: TIMEOUT_MS };
+  const { child, stdin, stdout, stderr } = start(command, options, surroundings);
+  const ended = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (status, signal) => {
+      resolve(child.killed ? "killed, because it took too long" : (status ?? signal));
     });
-    const results: Buffer[] = [];
-    const messages: Buffer[] = [];
-    const lines = answers.values();
-    stderr.on("data", (data: Buffer) => void messages.push(data));
-    stdout.on("data", (data: Buffer) => {
-      results.push(data);
-      if (!Buffer.concat(results).toString().endsWith(": ")) return;
-      // It asks. The answer stands where it is given, as a terminal shows it.
-      const answer = lines.next().value;
-      results.push(Buffer.from(`${answer ?? "^D"}\n`));
-      if (answer !== undefined) stdin.write(`${answer}\n`);
-      else if (typed) stdin.write(END_OF_INPUT);
-      else stdin.end();
-    });
-    return settled(transcript(results, messages, await ended));
-  };
+  });
+  const results: Buffer[] = [];
+  const messages: Buffer[] = [];
+  const lines = answers.values();
+  stderr.on("data", (data: Buffer) => void messages.push(data));
+  stdout.on("data", (data: Buffer) => {
+    results.push(data);
+    if (!Buffer.concat(results).toString().endsWith(": ")) return;
+    // It asks. The answer stands where it is given, as a terminal shows it.
+    const answer = lines.next().value;
+    results.push(Buffer.from(`${answer ?? "^D"}\n`));
+    if (answer !== undefined) stdin.write(`${answer}\n`);
+    else if (typed) stdin.write(END_OF_INPUT);
+    else stdin.end();
+  });
+  return transcript(results, messages, await ended);
 }
 
 /** What ends the input on a terminal. */

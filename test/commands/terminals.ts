@@ -20,7 +20,7 @@ export interface Options {
 export function onTerminals(
   command: readonly string[],
   { env, timeout }: Options,
-  { terminal, typed }: Surroundings,
+  { terminal, typed }: Pick<Surroundings, "terminal" | "typed">,
 ) {
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const words = ["env", "-i", ...variables, ...command].map(quoted).join(" ");
