@@ -385,6 +385,25 @@ Snapshot restored: foo.clean
     expect(recordOf(here, "foo").pending).toBeUndefined();
   });
 
+  test("gives up the disk's bitmaps only when it is told to", async () => {
+    const here = changedSince();
+    execFileSync("qemu-img", ["bitmap", "--add", here.disk("foo"), "b"]);
+    const lines = ["restore -d foo.clean", "restore -d --drop-bitmaps foo.clean"];
+    expect(await session(here.cli, lines)).toMatchInlineSnapshot(`
+      "$ restore -d foo.clean
+      ! restore failed: "STORE/instances/foo/disk.qcow2": Device has active dirty bitmaps
+      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one
+      = 2
+      $ restore -d --drop-bitmaps foo.clean
+      Snapshot restored: foo.clean
+      = 0
+      "
+    `);
+    const info = execFileSync("qemu-img", ["info", here.disk("foo")], { encoding: "utf8" });
+    expect(info).not.toContain("bitmaps:");
+    execFileSync("qemu-img", ["check", "-q", here.disk("foo")]);
+  });
+
   played("discards nothing if the snapshot before cannot be taken", async () => {
     const here = changedSince();
     const before = recordOf(here, "foo");
