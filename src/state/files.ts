@@ -169,6 +169,12 @@ export function textOf(file: FileText): string {
   return file.text;
 }
 
+/** What the file is, or the failure thrown. */
+export function fileOf({ file, failure }: FileKind): NonNullable<FileKind["file"]> {
+  if (file === undefined) throw new NativeFailure(failure!);
+  return file;
+}
+
 /** What `action` returns, or undefined where it meets a file that is not there. */
 export function unlessMissing<T>(action: () => T): T | undefined {
   try {

@@ -12,7 +12,7 @@
 import type { StoreEntry } from "../native.ts";
 import type { StoreAccess } from "./access.ts";
 import { broken, type Problem, reasons, StateError } from "./errors.ts";
-import type { FileKind, FileText } from "./files.ts";
+import { type FileKind, fileOf, type FileText, unlessMissing } from "./files.ts";
 import { deletionTime, isName, isStageId, parseTrashed } from "./names.ts";
 import {
   DISK,
@@ -47,17 +47,17 @@ const ATTEMPTS = 4;
 
 /** All instances: live ones by name, then the trash by name, newest first. */
 export function listAll(access: StoreAccess): Listed[] {
-  return markCopies(consistently(access, () => true));
+  return markCopies(consistently(access, undefined));
 }
 
 /** The names of all instances, live or trashed, without reading any. */
 export function listNames(access: StoreAccess): string[] {
-  return survey(access).map(({ name }) => name);
+  return survey(access, undefined).map(({ name }) => name);
 }
 
 /** The instances of one name, in the same order. */
 export function listNamesakes(access: StoreAccess, name: string): Listed[] {
-  return consistently(access, (place) => place.name === name);
+  return consistently(access, name);
 }
 
 /**
@@ -86,7 +86,7 @@ export function unusable(where: Parameters<typeof displayName>[0], problem: Prob
 
 /** As `listNamesakes`, for who has store.lock. */
 export function listNamesakesLocked(access: StoreAccess, name: string): Listed[] {
-  return listOnce(access, (place) => place.name === name).listed;
+  return listOnce(access, name).listed;
 }
 
 /** A directory that is an instance, or pretends to be. */
@@ -98,29 +98,33 @@ interface Place {
   inode: string;
 }
 
-function consistently(access: StoreAccess, isWanted: (place: Place) => boolean): Listed[] {
+/** One name, or all of them. */
+type Wanted = string | undefined;
+
+function consistently(access: StoreAccess, wanted: Wanted): Listed[] {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-    const { listed, isStable } = listOnce(access, isWanted);
+    const { listed, isStable } = listOnce(access, wanted);
     if (isStable) return listed;
   }
   const { files } = access;
   using _ = files.lock(STORE_LOCK, "shared", access.waiting(files.root));
-  return listOnce(access, isWanted).listed;
+  return listOnce(access, wanted).listed;
 }
 
-function listOnce(access: StoreAccess, isWanted: (place: Place) => boolean) {
-  const places = survey(access).filter(isWanted);
+function listOnce(access: StoreAccess, wanted: Wanted) {
+  const places = survey(access, wanted);
   const listed = inspect(access, places);
-  const again = survey(access).filter(isWanted);
+  const again = survey(access, wanted);
   return { listed, isStable: JSON.stringify(places) === JSON.stringify(again) };
 }
 
 /** Where instances are, in the order in which they are listed. */
-function survey(access: StoreAccess): Place[] {
+function survey(access: StoreAccess, wanted: Wanted): Place[] {
+  const isWanted = ({ name }: Place): boolean => wanted === undefined || name === wanted;
   // In the direction in which they move, so that none is missed on its way to `instances`.
-  const staged = committed(access);
-  const trashed = trash(access);
-  const live = instances(access);
+  const staged = committed(access).filter(isWanted);
+  const trashed = trash(access).filter(isWanted);
+  const live = wanted === undefined ? instances(access) : instancesCalled(access, wanted);
   const names = new Set(live.map(({ name }) => name));
   const inodes = new Set(live.map(({ inode }) => inode));
   return [
@@ -136,6 +140,16 @@ function instances({ files, warn }: StoreAccess): Place[] {
     warn({ code: "foreign-file", path: directory });
     return [];
   });
+}
+
+/** The same for one name, however many others there are. */
+function instancesCalled({ files }: StoreAccess, name: string): Place[] {
+  if (!isName(name)) return [];
+  const directory = `${INSTANCES}/${name}`;
+  const entry = unlessMissing(() => fileOf(files.stat([directory])[0]!));
+  return entry === undefined
+    ? []
+    : [{ name, id: undefined, directory, kind: entry.kind, inode: entry.inode }];
 }
 
 function trash({ files, warn }: StoreAccess): Place[] {
