@@ -7,7 +7,9 @@
 // - Taking a snapshot: its record, a new file. A crash after that leaves a record without an entry,
 //   which is nobody's.
 // - Deleting one: the instance's record, which reads right before the commit and after it. The
-//   snapshot's record goes after the commit; a crash leaves it, and again it is nobody's.
+//   snapshot's record goes after the commit; a crash leaves it, and again it is nobody's. On a full
+//   disk the instance's record has to wait for the space that the commit frees: until it is
+//   written the snapshot's record stays and says the same, as after another program's deletion.
 // - Restoring one: a note in the instance's record. A crash after that leaves what the header says,
 //   see `settle`; after the commit the note is worked in.
 //
@@ -29,7 +31,7 @@ import {
 import { type StoreAccess, timestamp } from "./access.ts";
 import { asFacts, counter, deletion, head, ownCount, snapshotId, upToDate } from "./derive.ts";
 import { StateError } from "./errors.ts";
-import { attempt, failureOf, type Lock } from "./files.ts";
+import { attempt, failureOf, type Lock, whereSpace } from "./files.ts";
 import { type Event, remember } from "./history.ts";
 import { restored } from "./identity.ts";
 import { displayName, type Listed } from "./list.ts";
@@ -157,21 +159,29 @@ export class InstanceChange implements Disposable {
 
   deleteSnapshot(snapshot: SnapshotView): CommitReport {
     let stored: InstanceRecord | undefined;
+    let late: InstanceRecord | undefined;
     const { commit } = this.#commit(
       (event) => this.#access.native.snapshotDelete({ path: this.#disk, id: snapshot.id }, event),
       {
         planned: (_, moment) => {
           const record = deletion(moment.facts, this.#entryOf(snapshot, moment));
+          late = undefined;
           if (encode("instance", record) === encode("instance", moment.stored)) return;
-          stored = moment.stored;
-          this.#replaceRecord(record);
+          if (whereSpace(() => this.#replaceRecord(record))) stored ??= moment.stored;
+          else late = record;
         },
         undo: () => {
           if (stored !== undefined) this.#replaceRecord(stored);
         },
       },
     );
-    if (snapshot.record !== undefined) {
+    if (commit.recountFailure !== undefined) {
+      const { recountFailure: reason } = commit;
+      this.#access.warn({ code: "unfinished", path: this.#paths.disk, reason });
+    }
+    const isWritten =
+      late === undefined || this.#tidy(this.#paths.record, () => this.#replaceRecord(late!));
+    if (isWritten && snapshot.record !== undefined) {
       const path = this.#paths.snapshot(snapshot.record.id);
       this.#tidy(path, () => this.#access.files.remove(path));
     }
@@ -311,11 +321,15 @@ export class InstanceChange implements Disposable {
     this.#moment = undefined;
   }
 
-  /** What follows a commit, and what the next change does as well if this one cannot. */
-  #tidy(path: string, action: () => void): void {
+  /**
+   * What follows a commit, and what the next change does as well if this one cannot. Whether it is
+   * done.
+   */
+  #tidy(path: string, action: () => void): boolean {
     const failure = attempt(action);
-    if (failure === undefined) return;
+    if (failure === undefined) return true;
     this.#access.warn({ code: "unfinished", path, reason: failure.reason });
+    return false;
   }
 
   #remember(event: Event): void {

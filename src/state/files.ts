@@ -202,6 +202,14 @@ export function attempt(action: () => void): Failure | undefined {
   }
 }
 
+/** Whether there was space to do it; throws any other failure. */
+export function whereSpace(action: () => void): boolean {
+  const failure = attempt(action);
+  if (failure === undefined) return true;
+  if (failure.code !== "no-space") throw new NativeFailure(failure);
+  return false;
+}
+
 /** Whether it was done; throws any other failure than the one of that code. */
 function unless(code: FailureCode, reply: Reply<object>): boolean {
   if (reply.failure?.code === code) return false;

@@ -13,7 +13,7 @@ import type { StoreEntry } from "../native.ts";
 import type { StoreAccess } from "./access.ts";
 import { broken, type Problem, reasons, StateError } from "./errors.ts";
 import { type FileKind, fileOf, type FileText, unlessMissing } from "./files.ts";
-import { deletionTime, isName, isStageId, parseTrashed } from "./names.ts";
+import { deletionTime, isName, isPurgedId, isStageId, parseTrashed } from "./names.ts";
 import {
   DISK,
   INSTANCES,
@@ -167,6 +167,7 @@ function trash({ files, warn }: StoreAccess): Place[] {
 /** What committed batches have not moved to its place yet. */
 function committed({ files, warn }: StoreAccess): Place[] {
   return files.list(STAGE).flatMap(({ name: id, kind }) => {
+    if (kind === "directory" && isPurgedId(id)) return [];
     if (!isStageId(id) || kind !== "directory") {
       warn({ code: "foreign-file", path: `${STAGE}/${id}` });
       return [];

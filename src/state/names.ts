@@ -116,3 +116,13 @@ function joinTrashId(seconds: number, suffix: number): string {
 export function isStageId(text: string): boolean {
   return /^[0-9a-f]{16}$/.test(text);
 }
+
+/** What an instance on its way out is called; `id` is one that a stage could have. */
+export function purgedId(id: string): string {
+  return `purged-${id}`;
+}
+
+/** Whether this is what an instance on its way out is called. */
+export function isPurgedId(text: string): boolean {
+  return /^purged-[0-9a-f]{16}$/.test(text);
+}

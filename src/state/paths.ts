@@ -8,7 +8,9 @@
 //   stage/ID/lock            held by the maker of what is in there, while it lives
 //   stage/ID/manifest.json   the names that are reserved
 //   stage/ID/commit          the same file, renamed: the batch is committed
-//   stage/ID/NAME/           an instance that is being made, or is on its way out
+//   stage/ID/NAME/           an instance that is being made
+//   stage/purged-ID/         an instance that is on its way out: the same directory, moved, so that
+//                            nothing needs to be written to purge
 //
 // Lock files are created once and neither replaced nor removed while their directory lives: a lock
 // on a file that something replaced is granted twice.

@@ -6,21 +6,23 @@
 // - With a commit it is finished: the instances move to their places, one sync, and the stage goes.
 //   A crash in between leaves the rest of them under their commit, where readers see them.
 // - Without one it goes: the manifest first, so that its names are free at once, then, without
-//   store.lock, whatever else it holds. A crash in between leaves a stage that reserves nothing;
-//   so does a purge, which moves an instance into a stage without a manifest.
+//   store.lock, whatever else it holds. A crash in between leaves a stage that reserves nothing.
+//
+// What is purged is moved in here as it is, with its own lock. It reserves nothing, whatever files
+// it holds, and goes as soon as that lock can be had.
 
 import type { Failure } from "../native.ts";
 import type { StoreAccess } from "./access.ts";
 import { attempt, Lock } from "./files.ts";
 import { committedIn } from "./list.ts";
 import { underStoreLock } from "./locks.ts";
-import { isStageId } from "./names.ts";
+import { isPurgedId, isStageId } from "./names.ts";
 import { INSTANCES, livePath, MANIFEST, STAGE, type StagePaths, stagePaths } from "./paths.ts";
 import { decode } from "./schema.ts";
 
 /** Finishes what was committed and removes what never will be. Every changing command begins so. */
 export function settleStages(access: StoreAccess): void {
-  if (stageIds(access).length === 0) return;
+  if (remainingIds(access).length === 0) return;
   const abandoned = underStoreLock(access, () => takeOver(access));
   if (abandoned.length === 0) return;
   // What was moved into a stage is removed only when it cannot come back at its old place.
@@ -40,7 +42,7 @@ interface Abandoned {
 
 /** Under store.lock: the stages that are to be removed. */
 function takeOver(access: StoreAccess): Abandoned[] {
-  return stageIds(access).flatMap((id) => tryToTakeOver(access, id) ?? []);
+  return remainingIds(access).flatMap((id) => tryToTakeOver(access, id) ?? []);
 }
 
 /** One that cannot be dealt with is warned of, and does not keep others from their work. */
@@ -53,7 +55,10 @@ function tryToTakeOver(access: StoreAccess, id: string): Abandoned | undefined {
     const held = files.tryLock(stage.lock);
     if (!(held instanceof Lock)) return;
     lock = held;
-    isDone = mayBeCommitted(access, stage) ? finishBatch(access, id) : release(access, stage);
+    isDone =
+      !isPurgedId(id) && mayBeCommitted(access, stage)
+        ? finishBatch(access, id)
+        : release(access, stage);
   });
   if (failure !== undefined) warnUnfinished(access, stage, failure);
   if (lock !== undefined && isDone) return { stage, lock };
@@ -61,10 +66,11 @@ function tryToTakeOver(access: StoreAccess, id: string): Abandoned | undefined {
   return undefined;
 }
 
-function stageIds({ files }: StoreAccess): string[] {
+/** Stages, and instances on their way out. */
+function remainingIds({ files }: StoreAccess): string[] {
   return files
     .list(STAGE)
-    .filter(({ name, kind }) => kind === "directory" && isStageId(name))
+    .filter(({ name, kind }) => kind === "directory" && (isStageId(name) || isPurgedId(name)))
     .map(({ name }) => name);
 }
 
@@ -117,7 +123,8 @@ function warnUnfinished(
 /** Names that are taken although no list shows them: those that are being made. */
 export function reservedNames(access: StoreAccess): Set<string> {
   const { files } = access;
-  const manifests = files.read(stageIds(access).map((id) => stagePaths(id).manifest));
+  const stages = remainingIds(access).filter(isStageId);
+  const manifests = files.read(stages.map((id) => stagePaths(id).manifest));
   return new Set(
     manifests.flatMap(({ text = "" }) => decode("manifest", MANIFEST, text).content?.names ?? []),
   );

@@ -58,11 +58,19 @@ export function ensureFree(access: StoreAccess, names: readonly string[]): void 
   }
 }
 
-/** Under store.lock: a stage that nobody sweeps, because its lock is ours from the beginning. */
+/**
+ * Under store.lock: a stage that nobody sweeps, because its lock is ours from the beginning. If it
+ * cannot be made whole, nothing of it is left.
+ */
 function makeStage(access: StoreAccess, id: string, names: readonly string[]): Lock {
   const { files } = access;
   const stage = stagePaths(id);
-  return openStage(access, stage, () => {
+  ensureDirectory(access, STAGE);
+  files.makeDirectory(stage.directory);
+  let lock: Lock | undefined;
+  try {
+    // Nobody can have it: whoever looks into stages holds store.lock.
+    lock = files.tryLock(stage.lock) as Lock;
     files.create(stage.manifest, encode("manifest", { ...schemaVersion, names: [...names] }));
     for (const name of names) {
       const paths = instancePaths(stage.instance(name));
@@ -71,23 +79,9 @@ function makeStage(access: StoreAccess, id: string, names: readonly string[]): L
       // Made here, so that it is durable before the first snapshot relies on it.
       files.makeDirectory(paths.snapshots);
     }
-  });
-}
-
-/** Under store.lock: makes a stage, locks it, and fills it; or leaves nothing. */
-export function openStage(access: StoreAccess, stage: StagePaths, fill: () => void): Lock {
-  const { files } = access;
-  ensureDirectory(access, STAGE);
-  files.makeDirectory(stage.directory);
-  let lock: Lock | undefined;
-  try {
-    // Nobody can have it: whoever looks into stages holds store.lock.
-    lock = files.tryLock(stage.lock) as Lock;
-    fill();
     return lock;
   } catch (error) {
-    // What was moved in here might come back at its old place: then it must not be half gone.
-    if (failureOf(error)?.code !== "unsettled") removeStage(access, stage);
+    removeStage(access, stage);
     lock?.[Symbol.dispose]();
     throw error;
   }

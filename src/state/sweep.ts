@@ -7,7 +7,7 @@
 
 import type { StoreAccess } from "./access.ts";
 import { snapshotId, upToDate } from "./derive.ts";
-import { attempt } from "./files.ts";
+import { attempt, whereSpace } from "./files.ts";
 import { type InstancePaths, RECORD, snapshotFile } from "./paths.ts";
 import { decode, encode } from "./schema.ts";
 import type { Moment } from "./view.ts";
@@ -24,7 +24,9 @@ export function sweepSnapshotRecords(
   const isNew = (id: number): boolean =>
     Object.hasOwn(record.parents, id) && !Object.hasOwn(moment.stored.parents, id);
   const isWritten = stale.some(isNew);
-  if (isWritten) files.replace(paths.record, encode("instance", record));
+  const write = (): void => files.replace(paths.record, encode("instance", record));
+  // On a full disk they stay, as what they say has no other place.
+  if (isWritten && !whereSpace(write)) return false;
   // What cannot be removed is for the next change.
   for (const id of stale) attempt(() => files.remove(paths.snapshot(id)));
   return isWritten;

@@ -2,8 +2,8 @@
 // one rename, durable, of a directory whose lock is held and whose disk nobody uses.
 //
 // A crash before the rename leaves the instance where it was; after it, where it was to be. What
-// is purged goes through a stage without a manifest: once it is in there, nobody sees it, and what
-// removing it leaves the next changing command sweeps.
+// is purged is moved among the stages: once it is there, nobody sees it, and what removing it
+// leaves the next changing command sweeps. Nothing is written for it, so it works on a full disk.
 
 import { randomHex, type StoreAccess } from "./access.ts";
 import { StateError } from "./errors.ts";
@@ -11,10 +11,18 @@ import { failureOf, Lock } from "./files.ts";
 import { remember } from "./history.ts";
 import { displayName, type Listed, listNamesakes, listNamesakesLocked, unusable } from "./list.ts";
 import { Busy, ensureDirectory, underStoreLock } from "./locks.ts";
-import { ensureName, type InstanceName, trashId } from "./names.ts";
-import { INSTANCES, instancePaths, livePath, stagePaths, TRASH, trashPath } from "./paths.ts";
+import { ensureName, type InstanceName, purgedId, trashId } from "./names.ts";
+import {
+  INSTANCES,
+  instancePaths,
+  livePath,
+  STAGE,
+  stagePaths,
+  TRASH,
+  trashPath,
+} from "./paths.ts";
 import { removeStage } from "./settle.ts";
-import { ensureFree, openStage } from "./stage.ts";
+import { ensureFree } from "./stage.ts";
 import { ensureUnused } from "./use.ts";
 
 /** Moves a live instance into the trash and frees its name; what tells it from others there. */
@@ -65,11 +73,13 @@ export function purge(access: StoreAccess, listed: Listed): void {
 }
 
 function moveOut(access: StoreAccess, listed: Listed): void {
-  const stage = stagePaths(randomHex(access, 8));
-  const lock = relocate(access, listed, ({ name, directory }) =>
-    openStage(access, stage, () => access.files.moveDurably(directory, stage.instance(name))),
-  );
-  removeStage(access, stage);
+  const gone = stagePaths(purgedId(randomHex(access, 8)));
+  const { lock } = relocateLocked(access, listed, ({ directory }) => {
+    ensureDirectory(access, STAGE);
+    access.files.moveDurably(directory, gone.directory);
+  });
+  // Under the instance's own lock, which has moved along: nobody sweeps it meanwhile.
+  removeStage(access, gone);
   lock[Symbol.dispose]();
 }
 
@@ -78,17 +88,32 @@ function moveOut(access: StoreAccess, listed: Listed): void {
  * Broken instances move as well, so that one can get rid of them; those of a newer Calque do not.
  */
 function relocate<T>(access: StoreAccess, wanted: Wanted, move: (listed: Listed) => T): T {
+  const { result, lock } = relocateLocked(access, wanted, move);
+  lock[Symbol.dispose]();
+  return result;
+}
+
+/** The same; the instance's lock stays with the caller. */
+function relocateLocked<T>(
+  access: StoreAccess,
+  wanted: Wanted,
+  move: (listed: Listed) => T,
+): { result: T; lock: Lock } {
   // Who asks for what is not there makes no store for that.
   pick(listNamesakes(access, wanted.name), wanted);
   return underStoreLock(access, () => {
     const listed = pick(listNamesakesLocked(access, wanted.name), wanted);
     if (listed.problem?.kind === "newer") throw unusable(listed, listed.problem);
     const { lock: path } = instancePaths(listed.directory);
-    const held = tryLock(access, listed, path);
-    if (!(held instanceof Lock)) return new Busy({ lock: path, subject: listed.directory });
-    using _ = held;
-    ensureUnused(access, listed);
-    return move(listed);
+    const lock = tryLock(access, listed, path);
+    if (!(lock instanceof Lock)) return new Busy({ lock: path, subject: listed.directory });
+    try {
+      ensureUnused(access, listed);
+      return { result: move(listed), lock };
+    } catch (error) {
+      lock[Symbol.dispose]();
+      throw error;
+    }
   });
 }
 

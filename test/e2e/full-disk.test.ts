@@ -3,15 +3,7 @@
 // The story: a guest fills the disk of its host, and the only thing that can help is to delete a
 // snapshot. That works, whichever it is; everything else says what is missing and changes nothing.
 
-import {
-  closeSync,
-  copyFileSync,
-  openSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { copyFileSync, readdirSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 
 import { describe, expect, test } from "vitest";
@@ -19,6 +11,7 @@ import { describe, expect, test } from "vitest";
 import {
   digestOfFile,
   expectRefusal,
+  fill,
   guest,
   have,
   image,
@@ -30,30 +23,6 @@ import {
   Scene,
   view,
 } from "./support.ts";
-
-/** Writes into one file until not another byte goes in, also after everything has settled. */
-async function fill(point: string): Promise<void> {
-  while ((await pour(point)) > 0) await must(["sync", "-f", point]);
-}
-
-async function pour(point: string): Promise<number> {
-  const file = openSync(path.join(point, "ballast"), "a");
-  let chunk = Buffer.alloc(1 << 20, 0x5a);
-  let written = 0;
-  try {
-    while (chunk.length >= 512) {
-      try {
-        written += writeSync(file, chunk);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-        chunk = chunk.subarray(0, chunk.length / 2);
-      }
-    }
-  } finally {
-    closeSync(file);
-  }
-  return written;
-}
 
 async function freeBytes(point: string): Promise<number> {
   await must(["sync", "-f", point]);

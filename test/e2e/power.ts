@@ -48,10 +48,14 @@ export class Disk {
     this.file = file;
   }
 
-  static async make(scene: Scene, type: FileSystem): Promise<Disk> {
+  static async make(
+    scene: Scene,
+    type: FileSystem,
+    options: readonly string[] = [],
+  ): Promise<Disk> {
     const file = path.join(scene.place(), "disk");
     await must(["truncate", "-s", SIZES[type], file]);
-    await must([`mkfs.${type}`, "-q", file]);
+    await must([`mkfs.${type}`, "-q", ...options, file]);
     return new Disk(scene, type, file);
   }
 

@@ -2,6 +2,7 @@
 // systems on loop devices, and what qemu-img says about the result. Everything is asynchronous, so
 // that the tests of a file, which mostly wait for disks, overlap.
 
+export { empty, fill, pack, type Scarce, unpack } from "./support/filling.ts";
 export { Holder } from "./support/holder.ts";
 export { changes, copyInto, eventful } from "./support/images.ts";
 export { makeOriginal, type Original, type Views } from "./support/original.ts";

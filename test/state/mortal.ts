@@ -6,6 +6,7 @@ import type { Failure, Native, OnChange, Reply } from "../../src/native.ts";
 /** What does not befall every operation. */
 export const LATE_FATES = [
   "dies halfway",
+  "finds no space",
   "fails late",
   "unsettled, old",
   "unsettled, new",
@@ -17,6 +18,7 @@ export const LATE_FATES = [
  * - `dies`: nothing, and the process is gone with it: it holds no lock and calls nothing any more.
  * - `dies halfway`: the same while a directory is removed, of which all but one name is gone.
  * - `fails`: nothing, and it says so. What follows goes on.
+ * - `finds no space`: the same, because the disk is full for a moment.
  * - `fails late`: a change to an image is planned, and then does not happen.
  * - `unsettled, old`: the same, and the core cannot tell.
  * - `unsettled, new`: it happens, a change to an image or to a name, and the core cannot tell.
@@ -46,11 +48,22 @@ export interface Mortal {
   readonly isDead: () => boolean;
 }
 
+/** These need space. */
+const WRITES = new Set([
+  "storeAppend",
+  "storeCreate",
+  "storeLock",
+  "storeMakeDirectory",
+  "storeRename",
+  "storeReplace",
+]);
+
 /** Whether this fate can befall this operation. */
 export function canBefall(fate: Fate, operation: string): boolean {
   // A lock is given back by closing a file; that does not fail.
   if (operation === "storeUnlock") return fate === "dies";
   if (fate === "dies halfway") return operation === "storeRemove";
+  if (fate === "finds no space") return WRITES.has(operation) || CHANGES.has(operation);
   if (fate === "dies" || fate === "fails" || CHANGES.has(operation)) return true;
   return fate === "unsettled, new" && REPLACEMENTS.has(operation);
 }
@@ -86,6 +99,8 @@ export function mortal(core: Native, at = Infinity, fate: Fate = "dies"): Mortal
         return die(operation);
       case "fails":
         return { failure: failure("io") };
+      case "finds no space":
+        return { failure: failure("no-space") };
       case "fails late":
         return callInVain(operation, request, event) ?? { failure: failure("io") };
       case "unsettled, old":
@@ -133,6 +148,6 @@ function callInVain(operation: Operation, request: object, event?: OnChange) {
   }
 }
 
-function failure(code: "io" | "unsettled"): Failure {
+function failure(code: "io" | "no-space" | "unsettled"): Failure {
   return { code, stage: "operation", reason: "Input/output error" };
 }

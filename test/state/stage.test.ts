@@ -234,8 +234,8 @@ describe("a commit of which the core cannot tell whether it survives", () => {
     make(store, ["web"]);
     const doubtful = open(unsettledAt(/^stage\//));
     expect(() => doubtful.purge(store.living("web"))).toThrow("nobody knows");
-    const [id] = readdirSync(path.join(root, "stage"));
-    expect(readdirSync(path.join(root, `stage/${id}/web`))).toHaveLength(5);
+    const [gone] = readdirSync(path.join(root, "stage"));
+    expect(readdirSync(path.join(root, `stage/${gone}`))).toHaveLength(5);
     expect(store.list()).toEqual([]);
     make(scene(root, 1000).open(), ["web"]);
     expect(readdirSync(path.join(root, "stage"))).toEqual([]);
