@@ -9,6 +9,9 @@
 //! The source is only read. Every target is made without a name, finished, made durable, and then
 //! published; until the last step nothing is visible, and what is there is never replaced. A crash
 //! between two publications leaves complete clones. An error takes the published ones back.
+//!
+//! A file without a name is an open file. Where the system lets us have fewer of them than there
+//! are targets, these are made in batches, one after the other, under one lock of the source.
 
 mod commit;
 mod copy;
@@ -130,38 +133,78 @@ pub fn clone_image(
     image.ensure_cloneable()?;
     let version = if image.header.version < 3 { version } else { Version::Kept };
     let goal = GoalFor::new(&image, selection, version)?;
-    let staged = publish::stage(targets, source.mode()?)?;
-    let mut drafts = staged
-        .into_iter()
-        .map(|staged| Draft::new(staged, &image, source.path()))
-        .collect::<Result<Vec<_>>>()?;
-    if version == Version::Upgraded {
-        upgrade::ensure_fits(&image, &drafts)?;
-    }
+    publish::ensure_free(targets)?;
 
-    if strategy != Strategy::Copy {
-        reflink::make(source, &image, &goal, &mut drafts, strategy)?;
+    let making = Making { source, image: &image, goal: &goal, strategy, version };
+    let mut clones = Vec::with_capacity(targets.len());
+    let mut given = publish::Given::default();
+    let mut earlier_bytes = 0;
+    for batch in targets.chunks(publish::at_once(targets.len())) {
+        let left = (targets.len() - clones.len()) as u64;
+        let mut batch_bytes = 0;
+        let drafts = making.drafts(batch, &mut |copied, total| {
+            batch_bytes = total;
+            // As if those that are still to come took as much.
+            let all = total.saturating_mul(left) / batch.len() as u64;
+            progress(earlier_bytes + copied, earlier_bytes.saturating_add(all));
+        })?;
+        earlier_bytes += batch_bytes;
+        clones.extend(drafts.iter().map(Draft::measured));
+        given.publish(drafts.into_iter().map(|draft| draft.staged))?;
     }
-    let mut copies: Vec<_> = drafts.iter_mut().filter(|draft| draft.used == Used::Copy).collect();
-    if !copies.is_empty() {
-        copy::make(source, &image, &goal, &mut copies, strategy, progress)?;
-    }
-    for draft in &mut drafts {
-        if let Some(name) = &draft.backing_file {
-            let written = header::write_backing(&image, draft.staged.file(), name);
-            draft.written_bytes += written.map_err(|error| error.about(draft.staged.target()))?;
-        }
-    }
-    if version == Version::Upgraded {
-        upgrade::upgrade(&mut drafts)?;
-    }
-    if !image.is_current()? {
-        return Err(Error::new(Kind::Busy, "the image changed while it was cloned"));
-    }
-    publish::sync(drafts.iter().map(|draft| &draft.staged).collect())?;
-    let clones = drafts.iter().map(Draft::measured).collect();
-    publish::publish(drafts.into_iter().map(|draft| draft.staged))?;
+    given.keep();
     Ok(clones)
+}
+
+/// What all clones of one command have in common.
+struct Making<'a> {
+    source: &'a FileStorage,
+    image: &'a Image,
+    goal: &'a GoalFor,
+    strategy: Strategy,
+    version: Version,
+}
+
+impl Making<'_> {
+    /// Clones for these targets, complete and durable, but without names.
+    fn drafts(
+        &self,
+        targets: &[PathBuf],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Draft>> {
+        let Self { source, image, goal, strategy, version } = *self;
+        let mut drafts = publish::stage(targets, source.mode()?)?
+            .into_iter()
+            .map(|staged| Draft::new(staged, image, source.path()))
+            .collect::<Result<Vec<_>>>()?;
+        if version == Version::Upgraded {
+            upgrade::ensure_fits(image, &drafts)?;
+        }
+
+        if strategy != Strategy::Copy {
+            reflink::make(source, image, goal, &mut drafts, strategy)?;
+        }
+        let mut copies: Vec<_> =
+            drafts.iter_mut().filter(|draft| draft.used == Used::Copy).collect();
+        if !copies.is_empty() {
+            copy::make(source, image, goal, &mut copies, strategy, progress)?;
+        }
+        for draft in &mut drafts {
+            if let Some(name) = &draft.backing_file {
+                let written = header::write_backing(image, draft.staged.file(), name);
+                draft.written_bytes +=
+                    written.map_err(|error| error.about(draft.staged.target()))?;
+            }
+        }
+        if version == Version::Upgraded {
+            upgrade::upgrade(&mut drafts)?;
+        }
+        if !image.is_current()? {
+            return Err(Error::new(Kind::Busy, "the image changed while it was cloned"));
+        }
+        publish::sync(drafts.iter().map(|draft| &draft.staged).collect())?;
+        Ok(drafts)
+    }
 }
 
 impl Draft {

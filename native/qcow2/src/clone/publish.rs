@@ -1,14 +1,12 @@
 //! From paths to files without a name, and from those to names: all of them, or none.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
 use crate::os::descriptors;
-use crate::os::identity::Identity;
-use crate::os::tmpfile::{Durability, Published, Staged};
+use crate::os::tmpfile::{self, Durability, Named, Published, Staged};
 
 /// From this many targets on, one `syncfs` is cheaper than a sync of each.
 const SYNC_EACH_BELOW: usize = 4;
@@ -16,24 +14,34 @@ const SYNC_EACH_BELOW: usize = 4;
 /// Open files per target: the file and its directory, both twice while it is published.
 const DESCRIPTORS_EACH: usize = 4;
 
-/// An empty file for each of `targets`. Refuses one that exists or that is named twice, however it
-/// is spelled; `mode` as in `open(2)`.
-pub(super) fn stage(targets: &[PathBuf], mode: u32) -> Result<Vec<Staged>> {
+/// How many of `count` targets can be made at once.
+pub(super) fn at_once(count: usize) -> usize {
+    (descriptors::make_room(count * DESCRIPTORS_EACH) / DESCRIPTORS_EACH).max(1)
+}
+
+/// Refuses targets of which one exists or is named twice, however it is spelled.
+pub(super) fn ensure_free(targets: &[PathBuf]) -> Result<()> {
     if targets.is_empty() {
         return Err(Error::new(Kind::InvalidArgument, "a clone needs a target"));
     }
-    descriptors::make_room(targets.len() * DESCRIPTORS_EACH);
-    let mut seen: HashSet<(Identity, OsString)> = HashSet::new();
-    let mut stage = |target: &Path| {
-        let staged = Staged::new(target, mode)?;
-        let (directory, name) = staged.place()?;
-        if seen.insert((directory, name.to_owned())) {
-            Ok(staged)
-        } else {
-            Err(Error::new(Kind::TargetExists, "the target is named twice"))
+    let mut seen = HashSet::new();
+    for target in targets {
+        let place = tmpfile::place(target).map_err(|error| Error::from(error).about(target))?;
+        if !seen.insert(place) {
+            let twice = Error::new(Kind::TargetExists, "the target is named twice");
+            return Err(twice.about(target));
         }
-    };
-    targets.iter().map(|target| stage(target).map_err(|error| error.about(target))).collect()
+    }
+    Ok(())
+}
+
+/// An empty file for each of `targets`; `mode` as in `open(2)`.
+pub(super) fn stage(targets: &[PathBuf], mode: u32) -> Result<Vec<Staged>> {
+    let stage = |target: &PathBuf| Staged::new(target, mode);
+    targets
+        .iter()
+        .map(|target| stage(target).map_err(|error| Error::from(error).about(target)))
+        .collect()
 }
 
 /// Makes the content of every clone durable.
@@ -56,23 +64,44 @@ pub(super) fn sync(staged: Vec<&Staged>) -> Result<()> {
     Ok(())
 }
 
-/// Gives every clone its name, durably; takes names back if one cannot be given.
-pub(super) fn publish(staged: impl Iterator<Item = Staged>) -> Result<()> {
-    let mut published: Vec<Published> = Vec::new();
-    for target in staged {
-        let path = target.target().to_owned();
-        match target.publish(Durability::Later) {
-            Ok(done) => published.push(done),
-            Err(error) => {
-                published.into_iter().for_each(Published::retract);
-                return Err(Error::from(error).about(&path));
+/// Names that were given. Dropped, they are taken back; a caller for whom all went well keeps them.
+#[derive(Default)]
+pub(super) struct Given(Vec<Named>);
+
+impl Given {
+    /// Leaves the clones where they are.
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+
+    /// Gives every clone its name, durably; takes these names back if one cannot be given.
+    pub(super) fn publish(&mut self, staged: impl Iterator<Item = Staged>) -> Result<()> {
+        let mut published: Vec<Published> = Vec::new();
+        for target in staged {
+            let path = target.target().to_owned();
+            match target.publish(Durability::Later) {
+                Ok(done) => published.push(done),
+                Err(error) => {
+                    published.into_iter().for_each(Published::retract);
+                    return Err(Error::from(error).about(&path));
+                }
             }
         }
+        // One sync per directory would do; they are few and a second one costs nothing.
+        let settle = |it: &Published| it.sync_name().and_then(|()| it.named());
+        match published.iter().map(settle).collect::<io::Result<Vec<_>>>() {
+            Ok(named) => self.0.extend(named),
+            Err(error) => {
+                published.into_iter().for_each(Published::retract);
+                return Err(error.into());
+            }
+        }
+        Ok(())
     }
-    // One sync per directory would do; they are few and a second one costs nothing.
-    if let Some(error) = published.iter().find_map(|p| p.sync_name().err()) {
-        published.into_iter().for_each(Published::retract);
-        return Err(error.into());
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Named::retract);
     }
-    Ok(())
 }

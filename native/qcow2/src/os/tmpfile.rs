@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::identity::Identity;
@@ -45,7 +45,20 @@ pub(crate) struct Published {
     file: File,
     directory: Directory,
     name: OsString,
+    path: PathBuf,
 }
+
+/// The same without an open file: what is known of it, so that the name can be taken back later.
+#[derive(Debug)]
+pub(crate) struct Named {
+    path: PathBuf,
+    directory: Identity,
+    file: Identity,
+    stamp: Stamp,
+}
+
+/// What changes when a file is written to.
+type Stamp = (i128, i128, i128);
 
 #[derive(Debug)]
 struct Directory {
@@ -65,17 +78,7 @@ impl Staged {
     }
 
     fn with(target: &Path, mode: Mode, tmpfile: OFlags) -> io::Result<Self> {
-        if target.as_os_str().is_empty() {
-            return Err(Errno::NOENT.into());
-        }
-        let (parent, name) = split(target);
-        let directory = Directory::open(parent)?;
-        let name = name.ok_or(Errno::ISDIR)?;
-        match rustix::fs::statat(&directory.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => return Err(Errno::EXIST.into()),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let (directory, name) = vacancy(target)?;
         let (file, temporary) = match directory.unnamed(mode, tmpfile)? {
             Some(file) => (file, None),
             None => directory.temporary(mode).map(|(file, name)| (file, Some(name)))?,
@@ -93,12 +96,6 @@ impl Staged {
         &self.path
     }
 
-    /// The same for two files that want the same name, however it was spelled.
-    pub(crate) fn place(&self) -> io::Result<(Identity, &OsStr)> {
-        let directory = rustix::fs::fstat(&self.directory.descriptor)?;
-        Ok((Identity::of(&directory), &self.name))
-    }
-
     /// Gives the file its name.
     ///
     /// Fails with `EEXIST` if somebody has taken the name meanwhile; whatever the failure, the
@@ -114,6 +111,7 @@ impl Staged {
             file: self.file.try_clone()?,
             directory: self.directory.try_clone()?,
             name: self.name.clone(),
+            path: self.path.clone(),
         };
         match &self.temporary {
             None => self.directory.link(&self.file, &self.name)?,
@@ -160,6 +158,64 @@ impl Published {
         {
             let _ = rustix::fs::unlinkat(directory, &self.name, AtFlags::empty());
         }
+    }
+
+    /// What is left to know when it is closed.
+    pub(crate) fn named(&self) -> io::Result<Named> {
+        let file = rustix::fs::fstat(&self.file)?;
+        let directory = rustix::fs::fstat(&self.directory.descriptor)?;
+        Ok(Named {
+            path: self.path.clone(),
+            directory: Identity::of(&directory),
+            file: Identity::of(&file),
+            stamp: stamp(&file),
+        })
+    }
+}
+
+impl Named {
+    /// Takes the name away again, if it still means this file and nobody has written to it: once
+    /// it is closed, another file may get its inode.
+    pub(crate) fn retract(self) {
+        let (parent, name) = split(&self.path);
+        let (Ok(directory), Some(name)) = (Directory::open(parent), name) else { return };
+        let directory = &directory.descriptor;
+        let place = rustix::fs::fstat(directory);
+        let named = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        if let (Ok(place), Ok(named)) = (place, named)
+            && Identity::of(&place) == self.directory
+            && (Identity::of(&named), stamp(&named)) == (self.file, self.stamp)
+        {
+            let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        }
+    }
+}
+
+/// The widths of these fields differ by system.
+fn stamp(stat: &Stat) -> Stamp {
+    (i128::from(stat.st_size), i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec))
+}
+
+/// Where a file at `target` would be: the same for two paths that mean one name, however they are
+/// spelled. Fails as [`Staged::new`] does if the name is taken.
+pub(crate) fn place(target: &Path) -> io::Result<(Identity, OsString)> {
+    let (directory, name) = vacancy(target)?;
+    let directory = rustix::fs::fstat(&directory.descriptor)?;
+    Ok((Identity::of(&directory), name.to_owned()))
+}
+
+/// The directory of a file to be, and its name, which nothing has.
+fn vacancy(target: &Path) -> io::Result<(Directory, &OsStr)> {
+    if target.as_os_str().is_empty() {
+        return Err(Errno::NOENT.into());
+    }
+    let (parent, name) = split(target);
+    let directory = Directory::open(parent)?;
+    let name = name.ok_or(Errno::ISDIR)?;
+    match rustix::fs::statat(&directory.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST.into()),
+        Err(Errno::NOENT) => Ok((directory, name)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -414,10 +470,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("in")).unwrap();
         symlink("in", directory.path().join("alias")).unwrap();
-        let stage = |name| stage(&directory.path().join(name), WAYS[0]).unwrap();
-        let first = stage("in/name");
+        let place = |name| place(&directory.path().join(name)).unwrap();
+        let first = place("in/name");
         for (name, same) in [("alias/name", true), ("in/../in//name", true), ("name", false)] {
-            assert_eq!(stage(name).place().unwrap() == first.place().unwrap(), same, "{name}");
+            assert_eq!(place(name) == first, same, "{name}");
         }
     }
 
@@ -430,6 +486,30 @@ mod tests {
         std::fs::rename(directory.path().join("other"), &target).unwrap();
         published.retract();
         assert_eq!(std::fs::read(&target).unwrap(), b"other");
+    }
+
+    #[test]
+    fn a_closed_file_is_retracted_unless_it_was_replaced_or_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        let publish = || {
+            let published = stage(&target, WAYS[0]).unwrap().publish(Durability::Later).unwrap();
+            published.named().unwrap()
+        };
+        publish().retract();
+        assert_eq!(listing(directory.path()), [""; 0]);
+
+        let named = publish();
+        std::fs::write(directory.path().join("other"), "other").unwrap();
+        std::fs::rename(directory.path().join("other"), &target).unwrap();
+        named.retract();
+        assert_eq!(std::fs::read(&target).unwrap(), b"other");
+        std::fs::remove_file(&target).unwrap();
+
+        let named = publish();
+        std::fs::write(&target, "written since").unwrap();
+        named.retract();
+        assert_eq!(std::fs::read(&target).unwrap(), b"written since");
     }
 
     /// Without the flush before the link, XFS and btrfs came back with an empty file; without the
