@@ -1,5 +1,5 @@
 // How the right to change an instance is had: its lock first, then what an interrupted restore
-// left.
+// left, and records that a power cut kept from becoming whole.
 
 import type { StoreAccess } from "./access.ts";
 import { InstanceChange } from "./change.ts";
@@ -10,6 +10,7 @@ import { displayName, living, type Listed, unusable } from "./list.ts";
 import type { InstanceName } from "./names.ts";
 import { instancePaths } from "./paths.ts";
 import { encode } from "./schema.ts";
+import { sweepTemporaryRecords } from "./sweep.ts";
 import { readDurableFields, readRecord } from "./view.ts";
 
 /** How often an instance may move away while we wait for its lock. */
@@ -24,6 +25,7 @@ export function openChange(access: StoreAccess, name: InstanceName): InstanceCha
     // Whoever had it has moved the instance, to the trash perhaps.
     if (lock === undefined) continue;
     try {
+      sweepTemporaryRecords(access, instancePaths(where.directory));
       settlePending(access, where);
       return new InstanceChange(access, where, lock);
     } catch (error) {

@@ -58,6 +58,11 @@ export function snapshotFile(id: number): string {
   return `${id}.json`;
 }
 
+/** What a file's next content is called until it is complete. */
+export function isTemporary(name: string): boolean {
+  return /^\.(?:instance|[1-9]\d*)\.json\.new$/.test(name);
+}
+
 export function livePath(name: string): string {
   return `${INSTANCES}/${name}`;
 }

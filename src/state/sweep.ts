@@ -2,17 +2,31 @@
 // program's deletion did. They go when the image is next changed: under the instance's lock and the
 // image's writer lock, when what the image says is what the medium holds.
 //
+// So does what a power cut leaves of a record that was being replaced; that needs the instance's
+// lock alone.
+//
 // Where something still refers to such a snapshot, what its record says about its parent is first
 // written into the instance's record. A crash in between leaves both, which say the same.
 
 import type { StoreAccess } from "./access.ts";
 import { snapshotId, upToDate } from "./derive.ts";
 import { attempt, whereSpace } from "./files.ts";
-import { type InstancePaths, RECORD, snapshotFile } from "./paths.ts";
+import { type InstancePaths, isTemporary, RECORD, snapshotFile } from "./paths.ts";
 import { decode, encode } from "./schema.ts";
 import type { Moment } from "./view.ts";
 
-/** Removes them; says whether the instance's record had to be written for it. */
+/** Under the instance's lock: removes records that were not complete when their writer ended. */
+export function sweepTemporaryRecords({ files }: StoreAccess, paths: InstancePaths): void {
+  for (const directory of [paths.directory, paths.snapshots]) {
+    attempt(() => {
+      for (const { name } of files.list(directory)) {
+        if (isTemporary(name)) files.remove(`${directory}/${name}`);
+      }
+    });
+  }
+}
+
+/** Removes those without a snapshot; says whether the instance's record had to be written for it. */
 export function sweepSnapshotRecords(
   access: StoreAccess,
   paths: InstancePaths,

@@ -83,9 +83,8 @@ function viewOnce(file: string): Promise<View> {
 export function leftovers(home: string): string[] {
   const stage = path.join(home, "stage");
   const staged = existsSync(stage) ? readdirSync(stage).map((name) => `stage/${name}`) : [];
-  // That of a snapshot's record goes with the next change of that record.
-  const temporary = readdirSync(home, { recursive: true, encoding: "utf8" }).filter(
-    (name) => /(?:^|\/)\.[^/]*\.new$/.test(name) && !name.includes("/snapshots/"),
+  const temporary = readdirSync(home, { recursive: true, encoding: "utf8" }).filter((name) =>
+    /(?:^|\/)\.[^/]*\.new$/.test(name),
   );
   return [...staged, ...temporary];
 }

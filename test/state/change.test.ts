@@ -513,6 +513,17 @@ describe("clones are counted", () => {
   });
 });
 
+test("a change sweeps what a power cut left of records that were being replaced", () => {
+  const { change, file } = instance();
+  change((it) => it.takeSnapshot({}));
+  const swept = [".instance.json.new", "snapshots/.1.json.new", "snapshots/.17.json.new"];
+  const kept = [".other.json.new", "snapshots/.new", "snapshots/.x.json.new"];
+  for (const name of [...swept, ...kept]) writeFileSync(file(name), "{");
+  change(() => {});
+  expect(swept.filter((name) => existsSync(file(name)))).toEqual([]);
+  expect(kept.filter((name) => existsSync(file(name)))).toEqual(kept);
+});
+
 test("a state error says what it is about", () => {
   const error = new StateError({ code: "missing", instance: "web" });
   expect([error.code, error.message]).toEqual(["missing", "missing: web"]);
