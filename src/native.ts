@@ -502,6 +502,8 @@ export interface StoreStatReport {
 
 export interface StoreFile extends StoreEntry {
   sizeBytes: Bytes;
+  /** How many names it has. */
+  linkCount: number;
 }
 
 export interface StoreCreateRequest {

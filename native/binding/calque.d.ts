@@ -542,6 +542,8 @@ export interface StoreFile {
   inode: string
   /** Its length. */
   sizeBytes: Bytes
+  /** How many names it has. */
+  linkCount: number
 }
 
 /** Asks for a second name of a file from outside. */

@@ -2,7 +2,8 @@
 //
 // The disk is copied, or its blocks are shared, into a stage. One that is moved is linked into the
 // stage, so that it is never in there alone: its own name goes after the commit, and only if the
-// file is still what was imported.
+// file is still what was imported. A crash in between leaves two names of one file; the same
+// command again removes the one outside.
 
 import { Command } from "../command/command.ts";
 import type { Context } from "../context.ts";
@@ -10,6 +11,7 @@ import { failed, UsageError } from "../failure.ts";
 import { type DiskFormat, type ImageInfo, NativeFailure, unwrap } from "../native.ts";
 import { newRecord } from "../state/identity.ts";
 import { isName } from "../state/names.ts";
+import { DISK } from "../state/paths.ts";
 import type { Store } from "../state/store.ts";
 import { humanSize } from "../text/human-size.ts";
 import { sentence } from "../text/sentences.ts";
@@ -88,6 +90,7 @@ interface Arrival {
 
 function importDisk(store: Store, order: Order, context: Context): void {
   const { file, name, isMove, cpus, memoryBytes } = order;
+  if (isMove && finishMove(store, order, context)) return;
   using stage = store.reserve([name]);
   const target = stage.diskPath(name);
   let arrival: Arrival;
@@ -106,6 +109,26 @@ function importDisk(store: Store, order: Order, context: Context): void {
   displayed(context, sentence("import.imported", { instance: name }));
   tell(arrival, context);
   if (stamp !== undefined) removeSource({ path: file, stamp }, arrival, context);
+}
+
+/** Ends a move that was interrupted: the instance is there, and its disk is this very file. */
+function finishMove(store: Store, order: Order, context: Context): boolean {
+  const { file, name } = order;
+  const there = store.find(name);
+  if (there === undefined || there.id !== undefined || !there.isLinked) return false;
+  const path = `${store.root}/${there.directory}/${DISK}`;
+  const { report } = context.native.fileStamp({ path });
+  const source = context.native.fileStamp({ path: file });
+  if (report === undefined || report.stamp !== source.report?.stamp) return false;
+  let stamp: string;
+  try {
+    stamp = mark(store, order, context);
+  } catch (error) {
+    throw asFailure(error, order, path);
+  }
+  displayed(context, sentence("import.imported", { instance: name }));
+  removeSource({ path: file, stamp }, { how: "link", copiedBytes: 0, opened: [file] }, context);
+  return true;
 }
 
 /** What tells later that the file still is what was imported. One of the store has its place. */

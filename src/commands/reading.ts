@@ -36,7 +36,7 @@ export function warnOfInstance(
   user: ImageUser | undefined,
   context: Context,
 ): void {
-  const { problem, copyOf } = listed;
+  const { problem, copyOf, isLinked } = listed;
   if (problem !== undefined) {
     const reason = problemText(problem);
     warn(context, sentence("instance.broken", { instance, reason }));
@@ -44,6 +44,7 @@ export function warnOfInstance(
     const { reason } = user.failure;
     warn(context, sentence("warning.unknown", { instance, reason }));
   }
+  if (isLinked) warn(context, sentence("warning.linked", { instance }));
   if (copyOf !== undefined) warn(context, sentence("warning.copy", { instance, original: copyOf }));
 }
 

@@ -211,6 +211,8 @@ function warningText(warning: StateWarning): string {
       return sentence("warning.overtaken", warning);
     case "history-unwritten":
       return sentence("warning.history", warning);
+    case "linked":
+      return sentence("warning.linked", warning);
     case "unfinished":
       return sentence("warning.unfinished", warning);
   }

@@ -58,6 +58,8 @@ export type StateWarning =
   | { code: "overtaken"; instance: string; operation: string }
   /** What was done is done, but `history` will not tell. */
   | { code: "history-unwritten"; instance: string; reason: string }
+  /** The disk has a name elsewhere too: who writes through that one damages the instance. */
+  | { code: "linked"; instance: string }
   /** Done, but cleaning up was not possible; the next changing command tries again. */
   | { code: "unfinished"; path: string; reason: string };
 

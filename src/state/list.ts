@@ -36,6 +36,8 @@ export interface Listed {
   readonly directory: string;
   /** Why it cannot be used. Whether its disk is an image only shows when somebody opens it. */
   readonly problem: Problem | undefined;
+  /** Whether the disk has a name elsewhere, through which somebody may write to it. */
+  readonly isLinked: boolean;
   /** As it is stored: a view settles it. */
   readonly record: InstanceRecord | undefined;
   /** The one whose directory was copied to make this one: they have one identity. */
@@ -211,7 +213,8 @@ function inspect({ files }: StoreAccess, places: readonly Place[]): Listed[] {
         ? (problem ?? judgeDisk(disks[index]!))
         : broken(reasons.kind(directory, kind, "a directory"));
     const deletedAt = id === undefined ? undefined : deletionTime(id);
-    return { name, id, deletedAt, directory, problem: wrong, record, copyOf: undefined };
+    const isLinked = kind === "directory" && isLinkedFile(disks[index]!);
+    return { name, id, deletedAt, directory, problem: wrong, isLinked, record, copyOf: undefined };
   });
 }
 
@@ -233,6 +236,11 @@ export function judgeDisk({ file, failure }: FileKind): Problem | undefined {
   }
   const { code, reason } = failure!;
   return broken(code === "not-found" ? reasons.missing(DISK) : reasons.unreadable(DISK, reason));
+}
+
+/** Two names of one file: what `import --move` leaves if it ends between its commit and its end. */
+function isLinkedFile({ file }: FileKind): boolean {
+  return file?.kind === "file" && file.linkCount > 1;
 }
 
 /**

@@ -20,6 +20,7 @@ const ATTEMPTS = 20;
 export function openChange(access: StoreAccess, name: InstanceName): InstanceChange {
   for (let attempts = 1; attempts <= ATTEMPTS; attempts += 1) {
     const where = living(access, name);
+    if (where.isLinked) access.warn({ code: "linked", instance: displayName(where) });
     const waiting = access.waiting(access.files.absolute(where.directory));
     const lock = access.files.lock(instancePaths(where.directory).lock, "exclusive", waiting);
     // Whoever had it has moved the instance, to the trash perhaps.

@@ -50,6 +50,8 @@ export const SENTENCES = {
   "warning.overtaken":
     'instance "{instance}" was changed after an interrupted {operation}, which is dropped',
   "warning.history": 'the history of instance "{instance}" could not be written: {reason}',
+  "warning.linked":
+    'the disk of instance "{instance}" has another name too: remove that one, before somebody writes to it',
   "warning.unfinished": '"{path}" in the store could not be cleaned up: {reason}',
 
   "list.no-instances": "No instances found.",

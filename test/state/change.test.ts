@@ -1,7 +1,7 @@
 // Changing an instance: snapshots with all that belongs to them, names and counters, snapshots of
 // other programs, what is refused.
 
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
 import { describe, expect, test } from "vitest";
@@ -13,7 +13,7 @@ import { findSnapshot, type InstanceView } from "../../src/state/snapshots.ts";
 import { openStore } from "../../src/state/store.ts";
 import { deleteForeign, forge, takeForeign } from "./foreign.ts";
 import { remains } from "./observe.ts";
-import { make, native, refusal, scene } from "./scene.ts";
+import { make, native, refusal, scene, temporary } from "./scene.ts";
 
 /** A store with one instance, and what one does with it. */
 function instance(operations: Partial<Native> = {}) {
@@ -522,6 +522,15 @@ test("a change sweeps what a power cut left of records that were being replaced"
   change(() => {});
   expect(swept.filter((name) => existsSync(file(name)))).toEqual([]);
   expect(kept.filter((name) => existsSync(file(name)))).toEqual(kept);
+});
+
+test("a disk with another name outside of the store is warned of", () => {
+  const { change, disk, store, warnings } = instance();
+  expect(store.living("web").isLinked).toBe(false);
+  linkSync(disk, path.join(temporary(), "other"));
+  change(() => {});
+  expect(warnings).toEqual([{ code: "linked", instance: "web" }]);
+  expect(store.living("web").isLinked).toBe(true);
 });
 
 test("a state error says what it is about", () => {

@@ -747,6 +747,81 @@ describe("import --move", () => {
     expect(reads("disk", 1)).toBe(true);
   });
 
+  test("that was interrupted before its end is ended by the same command again", async () => {
+    image("disk.qcow2", 1);
+    // The name outside is there again, as if it had never gone.
+    await cli("import", "--move", "DIR/disk.qcow2");
+    linkSync(here.disk("disk"), file("disk.qcow2"));
+    expect(
+      await session(cli, [
+        "list",
+        "info --snapshots disk",
+        "set local.disk.cpus=2",
+        "import DIR/disk.qcow2",
+        "import --move DIR/disk.qcow2",
+        "set local.disk.cpus=3",
+        "list",
+      ]),
+    ).toMatchInlineSnapshot(`
+      "$ list
+      Name                    State             IPv4             Image
+      disk                    Stopped           --               Not Available
+      ! warning: the disk of instance "disk" has another name too: remove that one, before somebody writes to it
+      = 0
+      $ info --snapshots disk
+      No snapshots found.
+      ! warning: the disk of instance "disk" has another name too: remove that one, before somebody writes to it
+      = 0
+      $ set local.disk.cpus=2
+      ! warning: the disk of instance "disk" has another name too: remove that one, before somebody writes to it
+      = 0
+      $ import DIR/disk.qcow2
+      ! import failed: instance "disk" already exists
+      = 2
+      $ import --move DIR/disk.qcow2
+      Imported: disk
+      = 0
+      $ set local.disk.cpus=3
+      = 0
+      $ list
+      Name                    State             IPv4             Image
+      disk                    Stopped           --               Not Available
+      = 0
+      "
+    `);
+    expect(readdirSync(place)).toEqual([]);
+    expect(statSync(here.disk("disk")).nlink).toBe(1);
+    expect(reads("disk", 1)).toBe(true);
+  });
+
+  test("takes no other file for the one that is in the store already", async () => {
+    image("disk.qcow2", 1);
+    await cli("import", "--move", "DIR/disk.qcow2");
+    linkSync(here.disk("disk"), file("backup.qcow2"));
+    image("disk.qcow2", 2);
+    expect(
+      await session(cli, [
+        "import --move DIR/disk.qcow2",
+        "import --move DIR/missing.qcow2 --name disk",
+      ]),
+    ).toMatchInlineSnapshot(`
+      "$ import --move DIR/disk.qcow2
+      ! import failed: instance "disk" already exists
+      = 2
+      $ import --move DIR/missing.qcow2 --name disk
+      ! import failed: instance "disk" already exists
+      = 2
+      "
+    `);
+    const own = here.disk("disk");
+    expect(await cli("import", "--move", own, "--name", "disk")).toMatchInlineSnapshot(`
+      "! import failed: Cannot import "STORE/instances/disk/disk.qcow2": it is in the store already, and stays where it is
+      = 2"
+    `);
+    expect(readdirSync(place)).toEqual(["backup.qcow2", "disk.qcow2"]);
+    expect(statSync(here.disk("disk")).nlink).toBe(2);
+  });
+
   played("keeps a file that somebody wrote to meanwhile, and says so", async () => {
     image("disk.qcow2", 1);
     const core: Partial<Native> = {

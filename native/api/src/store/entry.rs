@@ -62,6 +62,11 @@ pub fn store_stat(request: StoreReadRequest) -> Outcome<StoreStatReport> {
     Ok(StoreStatReport { files: request.paths.iter().map(look).collect() })
 }
 
+#[allow(
+    clippy::unnecessary_fallible_conversions,
+    clippy::useless_conversion,
+    reason = "the width of the count of links differs by system"
+)]
 fn look_at(place: &Place) -> Outcome<StoreFile> {
     let stat = rustix::fs::statat(place.directory(), place.name(), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| place.failure(errno))?;
@@ -70,6 +75,7 @@ fn look_at(place: &Place) -> Outcome<StoreFile> {
         kind: kind(FileType::from_raw_mode(stat.st_mode)),
         inode: stat.st_ino.to_string(),
         size_bytes: Bytes(u64::try_from(stat.st_size).unwrap_or(0)),
+        link_count: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
     })
 }
 

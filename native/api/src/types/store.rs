@@ -195,6 +195,8 @@ pub struct StoreFile {
     pub inode: String,
     /// Its length.
     pub size_bytes: Bytes,
+    /// How many names it has.
+    pub link_count: u32,
 }
 
 /// Asks for a new file.
