@@ -181,7 +181,9 @@ function committed({ files, warn }: StoreAccess): Place[] {
 /** The instances among what is in a stage: none before its commit. */
 export function committedIn(entries: readonly StoreEntry[], id: string): Place[] {
   const stage = stagePaths(id);
-  if (!entries.some(({ name }) => `${stage.directory}/${name}` === stage.commit)) return [];
+  const isCommit = ({ name, kind }: StoreEntry): boolean =>
+    kind === "file" && `${stage.directory}/${name}` === stage.commit;
+  if (!entries.some(isCommit)) return [];
   return entries
     .filter(({ name, kind }) => kind === "directory" && isName(name))
     .map(({ name, kind, inode }) => ({

@@ -5,10 +5,10 @@
 //   instances/NAME/          an instance; its files are in `InstancePaths`
 //   trash/NAME@ID/           the same directory, moved. ID is YYYYMMDD-HHMMSS-xxxx, UTC: the name
 //                            says what and when, so that nothing needs to be written to delete
-//   stage/ID/lock            held by the maker of what is in there, while it lives
+//   stage/ID/stage.lock      held by the maker of what is in there, while it lives
 //   stage/ID/manifest.json   the names that are reserved
-//   stage/ID/commit          the same file, renamed: the batch is committed
-//   stage/ID/NAME/           an instance that is being made
+//   stage/ID/commit.json     the same file, renamed: the batch is committed
+//   stage/ID/NAME/           an instance that is being made; no name has a dot, as these files have
 //   stage/purged-ID/         an instance that is on its way out: the same directory, moved, so that
 //                            nothing needs to be written to purge
 //
@@ -84,9 +84,9 @@ export function stagePaths(id: string): StagePaths {
   const directory = `${STAGE}/${id}`;
   return {
     directory,
-    lock: `${directory}/lock`,
+    lock: `${directory}/stage.lock`,
     manifest: `${directory}/${MANIFEST}`,
-    commit: `${directory}/commit`,
+    commit: `${directory}/commit.json`,
     instance: (name) => `${directory}/${name}`,
   };
 }

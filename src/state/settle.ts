@@ -17,7 +17,15 @@ import { attempt, Lock } from "./files.ts";
 import { committedIn } from "./list.ts";
 import { underStoreLock } from "./locks.ts";
 import { isPurgedId, isStageId } from "./names.ts";
-import { INSTANCES, livePath, MANIFEST, STAGE, type StagePaths, stagePaths } from "./paths.ts";
+import {
+  INSTANCES,
+  instancePaths,
+  livePath,
+  MANIFEST,
+  STAGE,
+  type StagePaths,
+  stagePaths,
+} from "./paths.ts";
 import { decode } from "./schema.ts";
 
 /** Finishes what was committed and removes what never will be. Every changing command begins so. */
@@ -49,16 +57,15 @@ function takeOver(access: StoreAccess): Abandoned[] {
 function tryToTakeOver(access: StoreAccess, id: string): Abandoned | undefined {
   const { files } = access;
   const stage = stagePaths(id);
+  const isPurged = isPurgedId(id);
   let lock: Lock | undefined;
   let isDone = false;
   const failure = attempt(() => {
-    const held = files.tryLock(stage.lock);
+    const held = files.tryLock(isPurged ? instancePaths(stage.directory).lock : stage.lock);
     if (!(held instanceof Lock)) return;
     lock = held;
     isDone =
-      !isPurgedId(id) && mayBeCommitted(access, stage)
-        ? finishBatch(access, id)
-        : release(access, stage);
+      !isPurged && mayBeCommitted(access, stage) ? finishBatch(access, id) : release(access, stage);
   });
   if (failure !== undefined) warnUnfinished(access, stage, failure);
   if (lock !== undefined && isDone) return { stage, lock };

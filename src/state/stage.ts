@@ -5,7 +5,7 @@
 // 3. Everything in the stage is made durable. A crash up to here leaves a stage that the next
 //    changing command removes; its names are free as soon as its lock is.
 // 4. The commit, under store.lock. One instance: its directory is renamed to its place, durably; a
-//    crash after that leaves an empty stage. Several: the manifest is renamed to `commit`, durably;
+//    crash after that leaves an empty stage. Several: the manifest is renamed to `commit.json`, durably;
 //    a crash after that leaves instances that `settle.ts` moves to their places.
 // 5. The stage is removed.
 //
