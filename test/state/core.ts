@@ -1,10 +1,11 @@
 // The scene of the store's tests: a real store in a directory of its own, on the real core, with a
 // clock and random numbers that the test knows. Also for processes that are no tests.
 
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
+import process from "node:process";
 
 import { type Native, unwrap } from "../../src/native.ts";
 import type { StoreContext } from "../../src/state/access.ts";
@@ -15,17 +16,45 @@ import { openStore, type Store } from "../../src/state/store.ts";
 /** The core, as `scripts/addon.ts` built it. */
 export const native = createRequire(import.meta.url)("../../native/binding/calque.node") as Native;
 
-const directories: string[] = [];
+const PREFIX = "calque-state-";
+const directories = new Set<string>();
+
 /** Removes what `temporary` made. */
 export function tidy(): void {
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
+  directories.clear();
 }
 
-/** An empty directory that goes after the tests. */
+/**
+ * An empty directory that goes after the tests; if they are interrupted, then before the next ones,
+ * for its name tells whose it was.
+ */
 export function temporary(): string {
-  const directory = mkdtempSync(path.join(os.tmpdir(), "calque-state-"));
-  directories.push(directory);
+  if (directories.size === 0) {
+    sweep();
+    process.once("exit", tidy);
+  }
+  const directory = mkdtempSync(path.join(os.tmpdir(), `${PREFIX}${process.pid}-`));
+  directories.add(directory);
   return directory;
+}
+
+/** Removes the directories of processes that are gone. */
+function sweep(): void {
+  for (const name of readdirSync(os.tmpdir())) {
+    const owner = name.startsWith(PREFIX) ? /^\d+(?=-)/.exec(name.slice(PREFIX.length)) : null;
+    if (owner === null || isAlive(Number(owner[0]))) continue;
+    rmSync(path.join(os.tmpdir(), name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
 }
 
 export interface Scene {

@@ -15,6 +15,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ impl Trial<'_> {
             let number = STATES.fetch_add(1, Ordering::Relaxed);
             let shown = judge(&state.image, &self.allowed, random);
             let shown = shown.unwrap_or_else(|damage| {
-                let kept = std::env::temp_dir().join("calque-crash-state.qcow2");
+                let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crash-state.qcow2");
                 let _ = state.image.save(&kept);
                 panic!(
                     "{}: {}: {damage:?} (seed {}, image kept as {})",
