@@ -80,6 +80,7 @@ export const reasons = {
   unreadable: (file: string, why: string) => `${file} cannot be read: ${why}`,
   empty: (file: string) => `${file} is empty`,
   notJson: (file: string) => `${file} is not JSON`,
+  tooDeep: (file: string) => `${file} is nested too deeply`,
   notObject: (file: string) => `${file} is not a JSON object`,
   invalid: (file: string, field: string) => `${file} is damaged at "${field}"`,
   newer: (file: string, schema: number) => `${file} has schema ${schema}`,

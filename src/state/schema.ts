@@ -125,6 +125,8 @@ export function decode<K extends Kind>(
   try {
     value = JSON.parse(json);
   } catch (error) {
+    // The engine's stack ends before a text of a million brackets does.
+    if (error instanceof RangeError) return { problem: broken(reasons.tooDeep(name)) };
     if (!(error instanceof SyntaxError)) throw error;
     return { problem: broken(reasons.notJson(name)) };
   }

@@ -35,7 +35,14 @@ pub fn store_lock(
         LockMode::Shared => (OFlags::RDONLY, Sharing::Shared),
     };
     let create = if request.create == Some(true) { OFlags::CREATE } else { OFlags::empty() };
-    let file = place.open(access | create)?;
+    let file = place.open(access | create).map_err(|failure| match failure.code {
+        // Whatever it is, nobody can have locked it.
+        FailureCode::NotAFile => Failure {
+            hint: Some("it is no lock; remove it, and a new one is made".to_owned()),
+            ..failure
+        },
+        _ => failure,
+    })?;
     let wait = request.wait == Some(true);
     if wait && holds(&place, &file)? {
         // It would wait for itself.

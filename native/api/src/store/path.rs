@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::system::{NOT_A_FILE, failure, readable, refusal, uninterrupted};
@@ -143,7 +143,23 @@ impl Place {
     pub fn open_directory(&self) -> Outcome<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | CAREFULLY;
         uninterrupted(|| rustix::fs::openat(&self.directory, &self.name, flags, Mode::empty()))
-            .map_err(|errno| self.failure(errno))
+            .map_err(|errno| match errno {
+                Errno::NOTDIR => self.no_directory(),
+                _ => self.failure(errno),
+            })
+    }
+
+    /// A name that is in the way of a directory.
+    fn no_directory(&self) -> Failure {
+        let stat = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_link = stat.is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Symlink);
+        let hint = "move it away; what the store needs in its place is made anew";
+        let failure = if is_link {
+            self.refusal(FailureCode::NotADirectory, "it is a symbolic link")
+        } else {
+            self.failure(Errno::NOTDIR)
+        };
+        Failure { hint: Some(hint.to_owned()), ..failure }
     }
 
     /// What the system's error means here.
