@@ -159,6 +159,17 @@ impl SparseImage {
         };
     }
 
+    /// Whether `range` is in both the very same pages, which are then equal without a look at them.
+    /// Of images that are not clones of one another: no.
+    pub fn shares(&self, other: &Self, range: Range<u64>) -> bool {
+        let mut pages = range.start / PAGE..range.end.div_ceil(PAGE);
+        pages.all(|index| match (self.pages.get(&index), other.pages.get(&index)) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            _ => false,
+        })
+    }
+
     /// Index of the page that holds the byte at `offset`.
     pub fn page_of(offset: u64) -> u64 {
         offset / PAGE
@@ -245,6 +256,9 @@ pub enum Harm {
     /// Of a write, the first half is in the cache. Of a flush, every other dirty page reached the
     /// medium, beginning with the first, and the rest is lost.
     Half,
+    /// Of a write, its first so many bytes are in the cache, if it has as many. Of a flush, some of
+    /// the dirty pages reached the medium, chosen by this number, and the rest is lost.
+    Part(u64),
     /// A failed flush lost all its pages: clean in the cache, never on the medium. Other calls: as
     /// [`Harm::Nothing`].
     Lost,
@@ -381,6 +395,12 @@ impl RecordingStorage {
     }
 }
 
+/// Whether a page is among those that a number chooses: about half of them.
+fn is_chosen(page: u64, choice: u64) -> bool {
+    let mixed = (page ^ choice).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).count_ones() % 2 == 1
+}
+
 impl State {
     /// Counts a call; returns what strikes it.
     fn enter(&mut self, call: Call) -> Option<Fault> {
@@ -453,9 +473,12 @@ impl Storage for RecordingStorage {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         if let Some(fault) = state.enter(Call::Write) {
-            if fault.harm == Harm::Half {
-                state.write(&buf[..buf.len() / 2], offset);
-            }
+            let done = match fault.harm {
+                Harm::Half => buf.len() / 2,
+                Harm::Part(bytes) => usize::try_from(bytes).map_or(buf.len(), |n| n.min(buf.len())),
+                Harm::Nothing | Harm::Lost => 0,
+            };
+            state.write(&buf[..done], offset);
             return Err(io::Error::from_raw_os_error(fault.errno));
         }
         let beyond = state.fixed_len && offset + buf.len() as u64 > state.cache.len();
@@ -497,9 +520,13 @@ impl Storage for RecordingStorage {
             return Ok(());
         };
         // The length belongs to the inode, which stays dirty: the next flush brings it.
-        let half = fault.harm == Harm::Half;
-        let reached: Vec<_> =
-            if half { dirty.into_iter().step_by(2).collect() } else { Vec::new() };
+        let reached: Vec<_> = match fault.harm {
+            Harm::Half => dirty.into_iter().step_by(2).collect(),
+            Harm::Part(choice) => {
+                dirty.into_iter().filter(|&page| is_chosen(page, choice)).collect()
+            }
+            Harm::Nothing | Harm::Lost => Vec::new(),
+        };
         state.write_back(reached.iter().copied());
         state.operations.push(Operation::LostFlush { reached });
         Err(io::Error::from_raw_os_error(fault.errno))
@@ -521,6 +548,11 @@ impl Storage for RecordingStorage {
     fn data_ranges(&self, within: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         let mut state = self.state();
         state.pass(Call::DataRanges)?;
+        if state.fixed_len {
+            // A device has no holes that anybody could ask for.
+            let all = within.start..within.end.min(state.cache.len());
+            return Ok(if all.is_empty() { Vec::new() } else { vec![all] });
+        }
         Ok(state.cache.data_ranges(within))
     }
 }
@@ -553,6 +585,19 @@ mod tests {
     }
 
     #[test]
+    fn clones_share_what_neither_has_written() {
+        let mut image = SparseImage::default();
+        image.write(&[1; 3 * 4096], 0);
+        let mut clone = image.clone();
+        clone.write(&[1], 4096);
+        clone.punch(8192..12288);
+        assert!(clone.shares(&image, 0..4096) && clone.shares(&image, 1 << 30..2 << 30));
+        for range in [0..4097, 5000..5001, 8192..8193] {
+            assert!(!clone.shares(&image, range.clone()), "{range:?}");
+        }
+    }
+
+    #[test]
     fn half_a_flush_brings_every_other_page() {
         let storage = RecordingStorage::new();
         storage.write_at(&[1; 3 * 4096], 0).unwrap();
@@ -561,6 +606,33 @@ mod tests {
         let medium = storage.durable();
         let bytes: Vec<_> = [0, 4096, 8192].into_iter().map(|at| byte(&medium, at)).collect();
         assert_eq!(bytes, [1, 0, 1]);
+    }
+
+    #[test]
+    fn a_part_of_a_flush_brings_other_pages_for_another_number() {
+        let of_32 =
+            |choice| -> Vec<_> { (0..32).filter(|&page| is_chosen(page, choice)).collect() };
+        assert!((0..8).all(|choice| (4..28).contains(&of_32(choice).len())));
+        assert_ne!(of_32(1), of_32(2));
+        let storage = RecordingStorage::new();
+        storage.write_at(&vec![1; 32 * 4096], 0).unwrap();
+        storage.inject(Fault::once(Call::Flush, 0, libc::EIO).leaving(Harm::Part(1)));
+        storage.flush().unwrap_err();
+        let medium = storage.durable();
+        let reached: Vec<_> = (0..32).filter(|page| byte(&medium, page * 4096) == 1).collect();
+        assert_eq!(reached, of_32(1));
+    }
+
+    #[test]
+    fn a_part_of_a_write_is_so_many_bytes_or_all_of_it() {
+        for (bytes, expected) in [(0, [0, 0, 0]), (2, [7, 7, 0]), (9, [7, 7, 7])] {
+            let storage = RecordingStorage::new();
+            storage.inject(Fault::once(Call::Write, 0, libc::EIO).leaving(Harm::Part(bytes)));
+            storage.write_at(&[7; 3], 0).unwrap_err();
+            let mut found = [0; 3];
+            storage.read_at(&mut found, 0).unwrap();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
