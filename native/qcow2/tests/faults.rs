@@ -15,7 +15,7 @@ use qcow2::storage::{
     Call, Fault, Harm, Operation as Logged, RecordingStorage, SparseImage, Storage,
 };
 use qcow2::{CommitOptions, Error, Image, Kind, NewSnapshot};
-use support::fixtures::{Fixture, Format, Past};
+use support::fixtures::{self, Fixture, Format, Past};
 use support::judge::{Allowed, boot, judge};
 use support::layout::{COPIED, Layout, OFFSET, be32, be64};
 use support::operations::Operation;
@@ -216,6 +216,103 @@ fn short_writes_and_lost_flushes_leave_the_image_as_it_was() {
     ]);
     eprintln!("short writes, lost flushes, failing punches: {tally:?}");
     assert!(tally.refused > 50 && tally.done_anyway > 10, "{tally:?}");
+}
+
+/// The kernel may write less than it was asked to, and say so only at the next call. What is in the
+/// cache then is any part of the write, its first byte alone or all of it.
+#[test]
+fn a_write_that_ends_anywhere_leaves_the_image_as_it_was() {
+    let once = Fault::once(Call::Write, 0, libc::ENOSPC);
+    let lengths = [1, 24, 40, 511, 512, 513, 4096, 6000, u64::MAX];
+    let shapes = lengths.map(|length| vec![once.leaving(Harm::Part(length))]);
+    let tally = fail_everything(&shapes);
+    eprintln!("writes that end after {lengths:?} bytes: {tally:?}");
+    assert!(tally.refused > 300 && tally.unsettled == 0, "{tally:?}");
+}
+
+/// A file repeats a call that a signal interrupted. Where a storage does not, that is an error like
+/// any other, and no reason to believe that half of something was done.
+#[test]
+fn an_interrupted_call_that_nobody_repeats_leaves_the_image_as_it_was() {
+    let once = Fault::once(Call::Any, 0, libc::EINTR);
+    let tally = fail_everything(&[
+        vec![once],
+        vec![Fault { on: Call::Write, ..once }.leaving(Harm::Half)],
+        vec![Fault { on: Call::Flush, ..once }],
+    ]);
+    eprintln!("EINTR once at each call: {tally:?}");
+    assert!(tally.refused > 500 && tally.unsettled == 0, "{tally:?}");
+}
+
+#[test]
+fn a_flush_that_brings_any_part_of_its_pages_leaves_the_image_as_it_was() {
+    let once = Fault::once(Call::Flush, 0, libc::EIO);
+    let shapes: Vec<_> = (0..8).map(|choice| vec![once.leaving(Harm::Part(choice))]).collect();
+    let tally = fail_everything(&shapes);
+    eprintln!("flushes that bring a part: {tally:?}");
+    assert!(tally.refused > 100 && tally.unsettled == 0, "{tally:?}");
+}
+
+/// A delete on a full disk goes in steps, and a call fails in one of them. Before the list is
+/// shorter nothing happened; from then on the snapshot is gone, whatever else could not be done.
+#[test]
+fn a_call_that_fails_in_any_step_of_a_delete_leaves_the_snapshot_whole_or_gone() {
+    let mut random = Random::named(seed(), "steps");
+    let mut fixtures = fixtures::overwritten(&mut random);
+    fixtures.truncate(6);
+    let mut tally = Tally::default();
+    let faults = [
+        Fault::once(Call::Any, 0, libc::EIO),
+        Fault::once(Call::Write, 0, libc::EIO).leaving(Harm::Half),
+        Fault::once(Call::Flush, 0, libc::EIO).leaving(Harm::Part(3)),
+    ];
+    for fixture in fixtures {
+        let before = sound_view(&fixture.image, &fixture.name);
+        let layout = Layout::read(&fixture.image).unwrap();
+        for (snapshot, fault) in before.snapshots.iter().flat_map(|s| faults.map(|f| (s, f))) {
+            let operation = Operation::Delete(snapshot.name.clone());
+            for at in 0.. {
+                let fault = Fault { at, ..fault };
+                let what = format!("{} on {}, {fault:?}", operation.name(), fixture.name);
+                let storage = RecordingStorage::from_image(fixture.image.clone());
+                storage.limit_room(Some(fixture.image.data_bytes()));
+                storage.inject(fault);
+                let result = operation.run_on(&storage);
+                let met = storage.faults_met() > 0;
+                storage.clear_faults();
+                if !met {
+                    break;
+                }
+                tally.runs += 1;
+                match result {
+                    Ok(committed) => {
+                        let waits = committed.recount_failure.is_some();
+                        let after = sound_view_unless(&storage.durable(), &what, waits);
+                        operation.check(&before, &after, &layout);
+                        tally.done_anyway += 1;
+                    }
+                    Err(error) if error.kind() == Kind::Unsettled => {
+                        tally.unsettled += 1;
+                        // Gone or not, and no error either way.
+                        let after = sound_view_unless(&storage.durable(), &what, true);
+                        if after.snapshots.len() < before.snapshots.len() {
+                            operation.check(&before, &after, &layout);
+                        }
+                    }
+                    Err(error) => {
+                        assert!(is_the_disks(error.kind()), "{what}: {:?} {error}", error.kind());
+                        for image in [storage.cached(), storage.durable()] {
+                            let now = sound_view(&image, &what);
+                            assert!(now == before, "{what}: {error}, but it changed");
+                        }
+                        tally.refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    eprintln!("each call of a delete in steps: {tally:?}");
+    assert!(tally.refused > 100 && tally.done_anyway > 20, "{tally:?}");
 }
 
 #[test]
