@@ -10,8 +10,8 @@
 //! lose writes, and each state is judged: it opens, it is old or new as a whole, nothing leaks, and
 //! after a guest has worked on it every snapshot is still what it was.
 //!
-//! `CALQUE_SEED` and `CALQUE_CRASH_SAMPLES` choose other and more states, `CALQUE_CRASH_IMAGES` how
-//! many images nobody thought of are cut. The last test, ignored by default, is for a night.
+//! These are images that somebody thought of; `replay` cuts those that nobody did, as many as asked
+//! for. `CALQUE_SEED` and `CALQUE_CRASH_SAMPLES` choose other and more states.
 
 mod support;
 
@@ -482,51 +482,4 @@ fn a_device_without_two_free_clusters_in_a_row_is_changed_as_any_other() {
         done += 1;
     }
     assert!(done > 6, "{done}");
-}
-
-/// Images and operations that nobody thought of, one after the other on the same image.
-fn cut_random_images(count: u64, first_seed: u64) {
-    let workshop = qemu::is_installed().then(Workshop::new);
-    for number in 0..count {
-        let image_seed = first_seed + number;
-        let random = &mut Random::new(image_seed);
-        let mut fixture = fixtures::any(random);
-        fixture.name = format!("{} (image seed {image_seed})", fixture.name);
-        for _ in 0..3 {
-            let view = oracle::view(&fixture.image).unwrap();
-            let layout = Layout::read(&fixture.image).unwrap();
-            let operations = Operation::all(&view, &layout, random);
-            let operation = random.pick(&operations).clone();
-            if !cut_everywhere(&fixture, &operation, workshop.as_ref(), random) {
-                continue;
-            }
-            let storage = RecordingStorage::from_image(fixture.image.clone());
-            operation.run_on(&storage).unwrap();
-            let image = storage.durable();
-            let view = oracle::view(&image).unwrap();
-            // The guest goes on; snapshots are called "new" at most once.
-            fixture.image = support::judge::boot(&image, &view, random).unwrap();
-            let taken = view.snapshots.iter().any(|s| s.name == b"new" || s.name == b"renamed");
-            if taken {
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-fn a_power_cut_on_an_image_nobody_thought_of_leaves_old_or_new() {
-    cut_random_images(setting("CALQUE_CRASH_IMAGES", 40), seed());
-}
-
-#[test]
-#[ignore = "runs for as long as CALQUE_CRASH_IMAGES says, 5000 images by default"]
-fn a_night_of_power_cuts_leaves_old_or_new() {
-    let started = Instant::now();
-    cut_random_images(setting("CALQUE_CRASH_IMAGES", 5000), seed() + 1_000_000);
-    let states = STATES.load(Ordering::Relaxed);
-    let seconds = started.elapsed().as_secs_f64();
-    #[allow(clippy::cast_precision_loss, reason = "for people")]
-    let rate = states as f64 / seconds;
-    eprintln!("{states} states in {seconds:.0} s, {rate:.0} a second");
 }

@@ -210,28 +210,6 @@ pub fn all(random: &mut Random) -> Vec<Fixture> {
     fixtures
 }
 
-/// An image nobody thought of.
-pub fn any(random: &mut Random) -> Fixture {
-    let cluster_bytes = 512 << random.below(4);
-    let format = if random.chance(25) {
-        Format::v2(cluster_bytes)
-    } else {
-        Format::v3(cluster_bytes, *random.pick(&[2, 4, 8, 16, 32, 64]))
-    };
-    // Small enough that the refcount table of the widest counts has room for three snapshots.
-    let size = (1 + random.below(300)) * 512;
-    let snapshots = if format.refcount_bits == 2 { random.below(3) } else { random.below(4) };
-    let past = Past {
-        format,
-        size,
-        writes: random.below(25),
-        snapshots: usize::try_from(snapshots).unwrap(),
-        scattered: random.chance(50),
-        zeros: random.chance(50),
-    };
-    past.build(random)
-}
-
 /// Disks that were written anew after each snapshot: deleting one gives much back. Some clusters
 /// are free and still own blocks, as QEMU leaves them.
 pub fn overwritten(random: &mut Random) -> Vec<Fixture> {

@@ -5,6 +5,8 @@ use qcow2::storage::SparseImage;
 pub const COPIED: u64 = 1 << 63;
 pub const COMPRESSED: u64 = 1 << 62;
 pub const ZERO: u64 = 1;
+/// Parts of a cluster that an extended L2 entry tells apart.
+pub const SUBCLUSTERS: u64 = 32;
 pub const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// What is wrong, in words.
@@ -43,6 +45,31 @@ pub fn table(image: &SparseImage, at: u64, entries: u64) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|&entry| u64::from_be_bytes(entry)).collect()
 }
 
+/// An L2 entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// What every entry has.
+    pub word: u64,
+    /// What extended ones have besides: a bit for each subcluster that is allocated, above them a
+    /// bit for each that reads as zeros.
+    pub bits: u64,
+}
+
+impl Entry {
+    pub fn without_flag(self) -> Self {
+        Self { word: self.word & !COPIED, ..self }
+    }
+
+    /// Whether subcluster `index` reads as zeros, or is in the host cluster.
+    pub fn is_zero(self, index: u64) -> bool {
+        self.bits >> (32 + index) & 1 != 0
+    }
+
+    pub fn is_allocated(self, index: u64) -> bool {
+        self.bits >> index & 1 != 0
+    }
+}
+
 /// The header's fields.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -58,6 +85,7 @@ pub struct Layout {
     pub autoclear: u64,
     pub refcount_bits: u64,
     pub is_zstd: bool,
+    pub is_extended: bool,
     /// Type, offset and length of each header extension.
     pub extensions: Vec<(u32, u64, u64)>,
 }
@@ -83,6 +111,7 @@ impl Layout {
             autoclear: if v3 { be64(image, 88) } else { 0 },
             refcount_bits: if v3 { 1 << be32(image, 96) } else { 16 },
             is_zstd: v3 && header_bytes > 104 && bytes(image, 104, 1)[0] == 1,
+            is_extended: v3 && be64(image, 72) & 1 << 4 != 0,
             extensions: Vec::new(),
         };
         if !matches!(version, 2 | 3) || !(9..=21).contains(&layout.cluster_bits) {
@@ -111,7 +140,35 @@ impl Layout {
     }
 
     pub fn l2_entries(&self) -> u64 {
-        self.cluster() / 8
+        self.cluster() / self.entry_bytes()
+    }
+
+    /// Bytes of an L2 entry.
+    pub fn entry_bytes(&self) -> u64 {
+        if self.is_extended { 16 } else { 8 }
+    }
+
+    /// The L2 table at a host offset.
+    pub fn l2_table(&self, image: &SparseImage, at: u64) -> Vec<Entry> {
+        let words = table(image, at, self.cluster() / 8);
+        if self.is_extended {
+            let pair = |&[word, bits]: &[u64; 2]| Entry { word, bits };
+            return words.as_chunks::<2>().0.iter().map(pair).collect();
+        }
+        words.into_iter().map(|word| Entry { word, bits: 0 }).collect()
+    }
+
+    /// The L2 entry at a host offset.
+    pub fn l2_entry(&self, image: &SparseImage, at: u64) -> Entry {
+        let bits = if self.is_extended { be64(image, at + 8) } else { 0 };
+        Entry { word: be64(image, at), bits }
+    }
+
+    pub fn put_l2_entry(&self, image: &mut SparseImage, at: u64, entry: Entry) {
+        put64(image, at, entry.word);
+        if self.is_extended {
+            put64(image, at + 8, entry.bits);
+        }
     }
 
     /// L1 entries that the disk needs; those beyond are VM state.

@@ -4,10 +4,13 @@
 
 pub mod fixtures;
 pub mod guest;
+pub mod history;
 pub mod judge;
 pub mod layout;
 pub mod operations;
 pub mod oracle;
+pub mod pack;
+pub mod plant;
 pub mod qemu;
 pub mod replay;
 

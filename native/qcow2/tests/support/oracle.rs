@@ -4,13 +4,15 @@
 //! left behind. What is wrong comes back in words.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::Read;
 use std::sync::Arc;
 
 use qcow2::storage::SparseImage;
 
 use super::layout::{
-    COMPRESSED, COPIED, Layout, OFFSET, Result, ZERO, be16, be32, be64, bytes, table,
+    COMPRESSED, COPIED, Entry, Layout, OFFSET, Result, SUBCLUSTERS, ZERO, be16, be32, be64, bytes,
+    table,
 };
 
 /// Guest clusters that are not all zeros, by number.
@@ -89,10 +91,57 @@ fn rows(image: &SparseImage, layout: &Layout) -> Result<(Vec<Row>, u64)> {
     Ok((rows, at - layout.snapshots_offset))
 }
 
+/// What clusters contain, by L2 entry without its flag; none where all is zeros.
+type Clusters = HashMap<Entry, Option<Arc<[u8]>>, Quick>;
+
+/// An image that was read, for a faster look at variants of it: what lies in the very same pages is
+/// not read again.
+pub struct Known {
+    image: SparseImage,
+    clusters: Clusters,
+}
+
+impl Known {
+    /// Nothing is known yet.
+    pub fn nothing() -> Self {
+        Self { image: SparseImage::default(), clusters: HashMap::default() }
+    }
+
+    /// Reads an image and keeps it.
+    pub fn of(image: &SparseImage) -> Result<(Self, View)> {
+        let mut known = Self::nothing();
+        let (view, clusters) = read(image, &known)?;
+        known = Self { image: image.clone(), clusters };
+        Ok((known, view))
+    }
+
+    /// What an entry maps in `image`, if that is in the same pages here.
+    fn get(
+        &self,
+        image: &SparseImage,
+        layout: &Layout,
+        entry: Entry,
+    ) -> Option<&Option<Arc<[u8]>>> {
+        let data = self.clusters.get(&entry)?;
+        let owned = layout.owned(entry.word);
+        let place = owned.start << layout.cluster_bits..owned.end << layout.cluster_bits;
+        image.shares(&self.image, place).then_some(data)
+    }
+}
+
 /// Reads the active disk and every snapshot.
 pub fn view(image: &SparseImage) -> Result<View> {
+    view_beside(image, &Known::nothing())
+}
+
+/// The same, of a variant of an image that is known.
+pub fn view_beside(image: &SparseImage, known: &Known) -> Result<View> {
+    Ok(read(image, known)?.0)
+}
+
+fn read(image: &SparseImage, known: &Known) -> Result<(View, Clusters)> {
     let layout = Layout::read(image)?;
-    let mut reader = Reader { image, layout: &layout, seen: HashMap::new() };
+    let mut reader = Reader { image, layout: &layout, known, seen: HashMap::default() };
     let disk = layout.size.div_ceil(layout.cluster());
     let mut active = reader.content(layout.l1_offset, layout.l1_entries)?;
     let above_the_end = active.split_off(&disk);
@@ -101,20 +150,31 @@ pub fn view(image: &SparseImage) -> Result<View> {
         let content = reader.content(row.l1_offset, row.l1_entries)?;
         snapshots.push(SnapshotView { content, ..row.view });
     }
-    Ok(View { size: layout.size, active, above_the_end, snapshots })
+    let seen = reader.seen;
+    Ok((View { size: layout.size, active, above_the_end, snapshots }, seen))
 }
 
 /// What one guest cluster contains.
-pub fn read_cluster(image: &SparseImage, layout: &Layout, entry: u64) -> Result<Vec<u8>> {
+pub fn read_cluster(image: &SparseImage, layout: &Layout, entry: Entry) -> Result<Vec<u8>> {
     let size = usize::try_from(layout.cluster()).unwrap();
-    if entry & COMPRESSED != 0 {
-        let (offset, length) = layout.compressed_extent(entry);
+    let Entry { word, .. } = entry;
+    if word & COMPRESSED != 0 {
+        let (offset, length) = layout.compressed_extent(word);
         return decompress(&bytes(image, offset, length), size, layout.is_zstd);
     }
-    if entry & ZERO != 0 || entry & OFFSET == 0 {
+    if word & OFFSET == 0 || !layout.is_extended && word & ZERO != 0 {
         return Ok(vec![0; size]);
     }
-    Ok(bytes(image, entry & OFFSET, layout.cluster()))
+    let mut data = bytes(image, word & OFFSET, layout.cluster());
+    if layout.is_extended {
+        let parts = data.chunks_exact_mut(size / usize::try_from(SUBCLUSTERS).unwrap());
+        for (part, index) in parts.zip(0..) {
+            if entry.is_zero(index) || !entry.is_allocated(index) {
+                part.fill(0);
+            }
+        }
+    }
+    Ok(data)
 }
 
 fn decompress(data: &[u8], size: usize, is_zstd: bool) -> Result<Vec<u8>> {
@@ -132,8 +192,9 @@ fn decompress(data: &[u8], size: usize, is_zstd: bool) -> Result<Vec<u8>> {
 struct Reader<'a> {
     image: &'a SparseImage,
     layout: &'a Layout,
+    known: &'a Known,
     /// Entries that several tables share are read once.
-    seen: HashMap<u64, Option<Arc<[u8]>>>,
+    seen: Clusters,
 }
 
 impl Reader<'_> {
@@ -144,26 +205,57 @@ impl Reader<'_> {
             if l1 & OFFSET == 0 {
                 continue;
             }
-            let l2 = table(self.image, l1 & OFFSET, per_table);
+            let l2 = self.layout.l2_table(self.image, l1 & OFFSET);
             for (index, entry) in l2.into_iter().enumerate() {
-                if entry & !COPIED == 0 {
+                if entry.word & !COPIED == 0 {
                     continue;
                 }
-                let known = self.seen.get(&(entry & !COPIED)).cloned();
-                let data = if let Some(data) = known {
-                    data
-                } else {
-                    let data = read_cluster(self.image, self.layout, entry)?;
-                    let data = data.iter().any(|&b| b != 0).then(|| Arc::from(data));
-                    self.seen.insert(entry & !COPIED, data.clone());
-                    data
-                };
+                let data = self.cluster(entry.without_flag())?;
                 if let Some(data) = data {
                     content.insert(slot as u64 * per_table + index as u64, data);
                 }
             }
         }
         Ok(content)
+    }
+}
+
+impl Reader<'_> {
+    /// What an entry without its flag maps; none where all is zeros.
+    fn cluster(&mut self, entry: Entry) -> Result<Option<Arc<[u8]>>> {
+        if let Some(data) = self.seen.get(&entry) {
+            return Ok(data.clone());
+        }
+        let data = if let Some(data) = self.known.get(self.image, self.layout, entry) {
+            data.clone()
+        } else {
+            let data = read_cluster(self.image, self.layout, entry)?;
+            data.iter().any(|&b| b != 0).then(|| Arc::from(data))
+        };
+        self.seen.insert(entry, data.clone());
+        Ok(data)
+    }
+}
+
+/// Hashes numbers that nobody chose to collide.
+pub type Quick = BuildHasherDefault<QuickHasher>;
+
+#[derive(Default)]
+pub struct QuickHasher(u64);
+
+impl Hasher for QuickHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -185,7 +277,8 @@ impl Audit {
 pub fn audit(image: &SparseImage) -> Result<Audit> {
     let layout = Layout::read(image)?;
     let mut audit = Audit::default();
-    let mut references = References { layout: &layout, counts: HashMap::new(), tables: Vec::new() };
+    let mut references =
+        References { layout: &layout, counts: HashMap::default(), tables: Vec::new() };
     references.table(0, layout.cluster());
     let table_bytes = layout.refcount_table_clusters * layout.cluster();
     references.table(layout.refcount_table_offset, table_bytes);
@@ -209,6 +302,7 @@ pub fn audit(image: &SparseImage) -> Result<Audit> {
     }
 
     let References { counts, tables, .. } = references;
+    let stored = Stored::read(image, &layout, &blocks);
     for cluster in tables {
         if counts[&cluster] != 1 {
             audit.errors.push(format!("table cluster {cluster:#x} is used for something else too"));
@@ -216,7 +310,7 @@ pub fn audit(image: &SparseImage) -> Result<Audit> {
     }
     let file_clusters = image.len().div_ceil(layout.cluster());
     for (&cluster, &count) in &counts {
-        let stored = layout.refcount(image, cluster);
+        let stored = stored.count(cluster);
         if stored < count {
             audit.errors.push(format!("cluster {cluster:#x}: counted {stored}, used {count}"));
         } else if stored > count {
@@ -226,9 +320,9 @@ pub fn audit(image: &SparseImage) -> Result<Audit> {
             audit.errors.push(format!("cluster {cluster:#x} lies past the end of the file"));
         }
     }
-    audit.leaks += unreferenced(image, &layout, &blocks, &counts, file_clusters);
+    audit.leaks += unreferenced(&stored, &counts, file_clusters);
     for (entry, at) in active {
-        let once = layout.refcount(image, (entry & OFFSET) >> layout.cluster_bits) == 1;
+        let once = stored.count((entry & OFFSET) >> layout.cluster_bits) == 1;
         let owns = entry & OFFSET != 0 && entry & COMPRESSED == 0;
         if (entry & COPIED != 0) != (owns && once) {
             audit.errors.push(format!("entry {entry:#x} at {at:#x}: COPIED is wrong"));
@@ -238,35 +332,70 @@ pub fn audit(image: &SparseImage) -> Result<Audit> {
 }
 
 /// Clusters with a count that nothing references.
-fn unreferenced(
-    image: &SparseImage,
-    layout: &Layout,
-    blocks: &[u64],
-    counts: &HashMap<u64, u64>,
-    file_clusters: u64,
-) -> u64 {
-    let per_block = layout.block_entries();
+fn unreferenced(stored: &Stored<'_>, counts: &HashMap<u64, u64, Quick>, file_clusters: u64) -> u64 {
+    let per_block = stored.layout.block_entries();
     let mut leaks = 0;
-    for (index, &block) in blocks.iter().enumerate().filter(|&(_, &block)| block != 0) {
-        let first = index as u64 * per_block;
+    for (first, block) in (0..).step_by(usize::try_from(per_block).unwrap()).zip(&stored.blocks) {
+        let Some(block) = block else { continue };
         let inside = file_clusters.saturating_sub(first).min(per_block);
         for cluster in first..first + inside {
-            if !counts.contains_key(&cluster) && layout.refcount(image, cluster) != 0 {
+            if stored.count(cluster) != 0 && !counts.contains_key(&cluster) {
                 leaks += 1;
             }
         }
         // Counts of clusters past the end of the file: all zero, and quickly seen to be.
-        let start = (inside * layout.refcount_bits).div_ceil(8);
-        leaks += u64::from(
-            bytes(image, block + start, layout.cluster() - start).iter().any(|&b| b != 0),
-        );
+        let rest = usize::try_from((inside * stored.layout.refcount_bits).div_ceil(8)).unwrap();
+        leaks += u64::from(block[rest..].iter().any(|&byte| byte != 0));
     }
     leaks
 }
 
+/// The counts of an image, each block read once.
+struct Stored<'a> {
+    layout: &'a Layout,
+    blocks: Vec<Option<Vec<u8>>>,
+}
+
+impl<'a> Stored<'a> {
+    fn read(image: &SparseImage, layout: &'a Layout, offsets: &[u64]) -> Self {
+        let used = offsets.iter().rposition(|&at| at != 0).map_or(0, |last| last + 1);
+        let read = |&at: &u64| (at != 0).then(|| bytes(image, at, layout.cluster()));
+        Self { layout, blocks: offsets[..used].iter().map(read).collect() }
+    }
+
+    fn count(&self, cluster: u64) -> u64 {
+        let per_block = self.layout.block_entries();
+        let index = usize::try_from(cluster / per_block).unwrap_or(usize::MAX);
+        let Some(Some(block)) = self.blocks.get(index) else { return 0 };
+        let width = self.layout.refcount_bits;
+        let bit = cluster % per_block * width;
+        let at = usize::try_from(bit / 8).unwrap();
+        if width < 8 {
+            return u64::from(block[at] >> (bit % 8)) & self.layout.max_refcount();
+        }
+        let length = usize::try_from(width / 8).unwrap();
+        block[at..at + length].iter().fold(0, |count, &byte| count << 8 | u64::from(byte))
+    }
+}
+
+/// Whether an L2 entry says what none may say.
+fn is_garbage(layout: &Layout, entry: Entry) -> bool {
+    let Entry { word, bits } = entry;
+    if word & COMPRESSED != 0 {
+        return bits != 0;
+    }
+    let has_zero_flag = layout.version == 3 && !layout.is_extended;
+    let reserved = !(OFFSET | COPIED) & !if has_zero_flag { ZERO } else { 0 };
+    let (allocated, zero) = (bits & u64::from(u32::MAX), bits >> 32);
+    word & reserved != 0
+        || !(word & OFFSET).is_multiple_of(layout.cluster())
+        || allocated & zero != 0
+        || word & OFFSET == 0 && allocated != 0
+}
+
 struct References<'a> {
     layout: &'a Layout,
-    counts: HashMap<u64, u64>,
+    counts: HashMap<u64, u64, Quick>,
     /// Clusters of tables other than L2 tables: used for nothing else.
     tables: Vec<u64>,
 }
@@ -310,19 +439,17 @@ impl References<'_> {
                 continue;
             }
             self.add(l2, layout.cluster());
-            for (index, entry) in table(image, l2, layout.l2_entries()).into_iter().enumerate() {
-                if entry == 0 {
+            for (entry, index) in layout.l2_table(image, l2).into_iter().zip(0..) {
+                if entry == Entry::default() {
                     continue;
                 }
-                let at = l2 + index as u64 * 8;
-                let reserved = !(OFFSET | COPIED) & !if layout.version == 3 { ZERO } else { 0 };
-                let unaligned = !(entry & OFFSET).is_multiple_of(layout.cluster());
-                if entry & COMPRESSED == 0 && (entry & reserved != 0 || unaligned) {
-                    audit.errors.push(format!("L2 entry {entry:#x} at {at:#x} is garbage"));
+                let at = l2 + index * layout.entry_bytes();
+                if is_garbage(layout, entry) {
+                    audit.errors.push(format!("L2 entry {entry:x?} at {at:#x} is garbage"));
                     continue;
                 }
-                entries.push((entry, at));
-                let clusters = layout.owned(entry);
+                entries.push((entry.word, at));
+                let clusters = layout.owned(entry.word);
                 self.add(clusters.start << layout.cluster_bits, {
                     (clusters.end - clusters.start) << layout.cluster_bits
                 });

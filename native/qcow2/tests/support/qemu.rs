@@ -1,11 +1,15 @@
 //! qemu-img as a second judge. Where it is not installed, tests that need it say so and pass,
 //! unless `CALQUE_REQUIRE_QEMU` is set.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use qcow2::storage::SparseImage;
 use tempfile::TempDir;
+
+use super::oracle::{Content, View};
 
 /// Whether qemu-img can be run.
 pub fn is_installed() -> bool {
@@ -61,4 +65,73 @@ pub fn complaint(path: &Path) -> Option<String> {
     let output = img(&["check", "-f", "qcow2", path.to_str().unwrap()]);
     let texts = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
     (!output.status.success()).then(|| texts.concat())
+}
+
+/// The same, where leaks are no complaint.
+pub fn complaint_but_leaks(path: &Path) -> Option<String> {
+    const LEAKS_ONLY: i32 = 3;
+    let output = img(&["check", "-f", "qcow2", path.to_str().unwrap()]);
+    let texts = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
+    let is_fine = output.status.success() || output.status.code() == Some(LEAKS_ONLY);
+    (!is_fine).then(|| texts.concat())
+}
+
+/// What of an image qemu-img reads differently from `view`: the active disk, or a snapshot.
+pub fn other_content(
+    workshop: &Workshop,
+    path: &Path,
+    view: &View,
+    cluster_bytes: u64,
+) -> Option<String> {
+    let raw = workshop.path("raw");
+    let convert = |more: &[&str]| {
+        let mut arguments = vec!["convert", "-f", "qcow2", "-O", "raw"];
+        arguments.extend(more);
+        arguments.extend([path.to_str().unwrap(), raw.to_str().unwrap()]);
+        img_ok(&arguments);
+        raw_content(&raw, cluster_bytes)
+    };
+    if convert(&[]) != visible(&view.active, view.size, cluster_bytes) {
+        return Some("active disk".into());
+    }
+    view.snapshots.iter().find_map(|snapshot| {
+        let name = String::from_utf8_lossy(&snapshot.name);
+        // qemu-img shows a snapshot through the size of the disk now.
+        let shown = visible(&snapshot.content, view.size, cluster_bytes);
+        let read = convert(&["-l", &format!("snapshot.name={name}")]);
+        (read != shown).then(|| format!("snapshot {name}"))
+    })
+}
+
+/// A raw disk as the oracle's content.
+fn raw_content(path: &Path, cluster: u64) -> Content {
+    let raw = SparseImage::load(path).unwrap();
+    let mut content = BTreeMap::new();
+    for range in raw.data_ranges(0..raw.len()) {
+        for number in range.start / cluster..range.end.div_ceil(cluster) {
+            let mut data = vec![0; usize::try_from(cluster).unwrap()];
+            raw.read(&mut data, number * cluster);
+            if data.iter().any(|&b| b != 0) {
+                content.insert(number, Arc::from(data));
+            }
+        }
+    }
+    content
+}
+
+/// Content without VM state and without what a last, partial cluster holds beyond the end.
+fn visible(content: &Content, size: u64, cluster: u64) -> Content {
+    let mut content = content.clone();
+    content.retain(|&number, _| number * cluster < size);
+    if let Some(mut last) = content.last_entry() {
+        let valid = usize::try_from((size - last.key() * cluster).min(cluster)).unwrap();
+        let mut data = last.get().to_vec();
+        data[valid..].fill(0);
+        let is_empty = data.iter().all(|&b| b == 0);
+        last.insert(Arc::from(data));
+        if is_empty {
+            content.pop_last();
+        }
+    }
+    content
 }

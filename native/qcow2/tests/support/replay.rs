@@ -4,7 +4,7 @@
 //! bytes; whether the length changed and which punches happened is independent of that. A flush
 //! that failed leaves some pages behind for good (see `storage/record.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use qcow2::storage::{Operation, SparseImage};
@@ -54,6 +54,8 @@ struct Epoch {
     pieces: Vec<Vec<Piece>>,
     /// Lengths that the file may have.
     lengths: Vec<u64>,
+    /// Pages in which its states can differ.
+    touched: BTreeSet<u64>,
 }
 
 impl Recording {
@@ -82,18 +84,31 @@ impl Recording {
 
     /// Shows every prefix of the log, and `effort` random states of each epoch, to `visit`.
     pub fn states(&self, effort: Effort, random: &mut Random, mut visit: impl FnMut(State)) {
-        for (number, epoch) in self.split().into_iter().enumerate() {
-            epoch.prefixes(number, &mut visit);
-            let pieces: usize = epoch.pieces.iter().map(Vec::len).sum();
-            let choices = pieces + usize::from(epoch.lengths.len() > 1);
-            if choices <= effort.enumerate {
-                epoch.all_subsets(number, random, &mut visit);
-            } else {
-                for sample in 0..effort.samples {
-                    epoch.sample(number, sample, random, &mut visit);
-                }
-            }
+        for (number, epoch) in self.split().iter().enumerate() {
+            epoch.states(number, effort, random, &mut visit);
         }
+    }
+
+    /// The same, where a state that is another of its epoch byte for byte is not shown again.
+    /// Returns how many were not.
+    pub fn distinct_states(
+        &self,
+        effort: Effort,
+        random: &mut Random,
+        mut visit: impl FnMut(State),
+    ) -> u64 {
+        let mut repeated = 0;
+        for (number, epoch) in self.split().iter().enumerate() {
+            let mut seen = HashSet::new();
+            epoch.states(number, effort, random, &mut |state| {
+                if seen.insert(fingerprint(&state.image, &epoch.touched)) {
+                    visit(state);
+                } else {
+                    repeated += 1;
+                }
+            });
+        }
+        repeated
     }
 
     fn split(&self) -> Vec<Epoch> {
@@ -112,6 +127,7 @@ impl Recording {
                 medium: medium.clone(),
                 lengths: vec![medium.len()],
                 pieces: Vec::new(),
+                touched: BTreeSet::new(),
                 operations,
             };
             let mut dirty = BTreeSet::new();
@@ -127,6 +143,7 @@ impl Recording {
                 // Pages are written back whole: what an earlier flush lost may come along.
                 epoch.pieces.extend(dirty.iter().map(|&page| whole_page(&cache, page)));
             }
+            epoch.touched.clone_from(&dirty);
             epochs.push(epoch);
             let Some(ending) = rest.get(end) else { return epochs };
             if let Operation::LostFlush { reached } = ending {
@@ -146,6 +163,25 @@ impl Recording {
 }
 
 impl Epoch {
+    fn states(
+        &self,
+        number: usize,
+        effort: Effort,
+        random: &mut Random,
+        visit: &mut impl FnMut(State),
+    ) {
+        self.prefixes(number, visit);
+        let pieces: usize = self.pieces.iter().map(Vec::len).sum();
+        let choices = pieces + usize::from(self.lengths.len() > 1);
+        if choices <= effort.enumerate {
+            self.all_subsets(number, random, visit);
+        } else {
+            for sample in 0..effort.samples {
+                self.sample(number, sample, random, visit);
+            }
+        }
+    }
+
     fn prefixes(&self, epoch: usize, visit: &mut impl FnMut(State)) {
         let mut image = self.medium.clone();
         let count = self.operations.len();
@@ -212,6 +248,24 @@ impl Epoch {
         image.set_len(length);
         image
     }
+}
+
+/// A number that two images share only if they are alike in these pages, or by a chance that is not
+/// worth a thought.
+fn fingerprint(image: &SparseImage, pages: &BTreeSet<u64>) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let bytes = SparseImage::page_bytes();
+    let mut buffer = vec![0; usize::try_from(bytes).unwrap()];
+    let start = mix(mix(1, image.len()), image.data_bytes());
+    pages.iter().fold(start, |hash, &page| {
+        image.read(&mut buffer, page * bytes);
+        buffer
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .fold(mix(hash, page), |hash, &word| mix(hash, u64::from_le_bytes(word)))
+    })
 }
 
 /// Does it, and returns the pages that it touched.
