@@ -200,9 +200,8 @@ describe("what differs on purpose", () => {
       status: 0,
     });
     expect(run("qemu-img", ["check", "-q", "bitmaps.qcow2"], place)).toMatchObject({ stderr: "" });
-    expect(
-      shown("snapshot", "-d", "one", "--drop-bitmaps", "bitmaps.qcow2"),
-    ).toMatchInlineSnapshot(`
+    expect(shown("snapshot", "-d", "one", "--drop-bitmaps", "bitmaps.qcow2"))
+      .toMatchInlineSnapshot(`
       "! error: Cannot use '--drop-bitmaps' without '-a'
       ! Try 'calque image snapshot --help' for more info
       = 1"
