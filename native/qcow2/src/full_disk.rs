@@ -15,7 +15,7 @@ use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
 use crate::plan::{Goal, Planner};
 use crate::refcounts::{EditedSector, Refcounts};
-use crate::transaction::{CommitOptions, Committed, Listing, commit, commit_listing, punch};
+use crate::transaction::{CommitOptions, Committed, Listing, Punch, commit, commit_listing};
 
 /// Deletes snapshot `index`. `refused` is what the ordinary way said.
 pub(crate) fn delete(
@@ -50,8 +50,11 @@ pub(crate) fn delete(
 fn reclaim(image: &mut Image, done: &mut Committed) -> Result<()> {
     let planner = Planner::new(image)?;
     let goal = Goal { active: Some(planner.active()?), recount: true, ..Goal::same(&image.header) };
-    let plan = planner.plan(goal)?;
-    punch(image, &plan.leaks, done);
+    let mut plan = planner.plan(goal)?;
+    if plan.proven {
+        let mut punch = Punch::new(image, done);
+        plan.refcounts.for_unseen(image.storage(), |run| punch.run(run))?;
+    }
     // The caller has been told of the commit that counts.
     let last = commit(image, plan, &mut CommitOptions::default())?;
     done.written_bytes += last.written_bytes;

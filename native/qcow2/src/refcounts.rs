@@ -1,9 +1,23 @@
 //! Reference counts in memory: OLD as the disk has them, NEW as a commit will write them.
 //!
-//! Blocks are loaded when first asked for and kept as their on-disk bytes (NEW). Of OLD only "in
-//! use or not" is kept, one bit a cluster, because that is what allocation needs. Beside it stand
-//! bits for what this command has seen: who is a table, who is referenced, and who still will be
-//! after the commit. A count is a belief; a walk is knowledge. Nothing here writes.
+//! Blocks are loaded when first asked for; what is kept of them is NEW, and of OLD only "in use or
+//! not", because that is what allocation needs. Beside it stand bits for what this command has
+//! seen: who is a table, who is referenced, and who still will be after the commit. A count is a
+//! belief; a walk is knowledge. Nothing here writes.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `batch` | references that are counted place by place |
+//! | `counts` | counts in as few bits as they need |
+//! | `page` | what is known of some neighbouring clusters |
+//! | `runs` | bits as runs of clusters |
+//!
+//! Memory is about five bits a cluster that is counted, and nothing for those that are not.
+
+mod batch;
+mod counts;
+mod page;
+mod runs;
 
 use std::ops::Range;
 
@@ -14,41 +28,16 @@ use crate::format::refcount::RefcountOrder;
 use crate::image::Image;
 use crate::storage::Storage;
 
-/// One bit per cluster of a refcount block.
-#[derive(Debug)]
-struct Bits(Box<[u64]>);
-
-impl Bits {
-    fn new(len: usize) -> Self {
-        Self(vec![0; len.div_ceil(64)].into())
-    }
-
-    fn get(&self, index: usize) -> bool {
-        self.0[index / 64] >> (index % 64) & 1 != 0
-    }
-
-    fn set(&mut self, index: usize) {
-        self.0[index / 64] |= 1 << (index % 64);
-    }
-}
+pub(crate) use batch::Batch;
+pub(crate) use counts::{Counts, OutOfRange};
+use page::{PAGE_CLUSTERS, Page, Refusal, Role};
+use runs::Runs;
 
 /// A loaded refcount block.
 #[derive(Debug)]
 struct Block {
-    /// NEW counts as they will be written.
-    bytes: Vec<u8>,
-    /// OLD count is not zero.
-    in_use: Bits,
-    /// A table of the image; nothing else may name the cluster.
-    metadata: Bits,
-    /// Referenced by something in the image that this command saw.
-    seen: Bits,
-    /// Placed by this command; nothing in the image may reference it.
-    taken: Bits,
-    /// Referenced by the state after the commit.
-    kept: Bits,
-    /// And more than once.
-    shared: Bits,
+    /// Its pages, in order; none where all counts are zero and nothing is known.
+    pages: Box<[Option<Box<Page>>]>,
     /// NEW differs from OLD, or the block is new.
     dirty: bool,
 }
@@ -65,7 +54,7 @@ pub(crate) struct EditedSector {
 }
 
 /// How a reference changes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Added to the count of each cluster.
     pub delta: i64,
@@ -122,9 +111,9 @@ impl Refcounts {
         })
     }
 
-    /// Host offsets of the blocks on disk.
-    pub fn block_offsets(&self) -> impl Iterator<Item = u64> {
-        self.table.iter().copied().filter(|&offset| offset != 0)
+    /// Where block `index` stands on disk, which the table has; none where there is no such block.
+    pub fn block_offset(&self, index: usize) -> Option<u64> {
+        Some(self.table[index]).filter(|&offset| offset != 0)
     }
 
     /// Clusters that one block counts.
@@ -143,6 +132,11 @@ impl Refcounts {
         (block, entry)
     }
 
+    /// Clusters of a page.
+    fn page_entries(&self) -> usize {
+        usize::try_from(self.block_entries().min(PAGE_CLUSTERS)).expect("few")
+    }
+
     /// Loads block `index`; none where the table has no such block.
     fn block(&mut self, storage: &dyn Storage, index: usize) -> Result<Option<&mut Block>> {
         let Some(&offset) = self.table.get(index) else { return Ok(None) };
@@ -152,9 +146,18 @@ impl Refcounts {
             }
             let mut bytes = vec![0; 1 << self.cluster_bits];
             storage.read_at(&mut bytes, offset)?;
-            self.insert(index, bytes, false);
+            let len = self.page_entries();
+            let parts = bytes.chunks_exact((len << self.order.get()) / 8);
+            let page = |part| Page::decode(self.order, part, len).map(Box::new);
+            self.insert(index, Block { pages: parts.map(page).collect(), dirty: false });
         }
         Ok(Some(&mut self.blocks[self.slots[index] as usize - 1]))
+    }
+
+    /// A block that was loaded or made by this command.
+    fn loaded(&self, index: usize) -> Option<&Block> {
+        let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
+        slot.checked_sub(1).map(|slot| &self.blocks[slot])
     }
 
     /// Whether a block counts nothing. One in a hole is not even read: a sparse file of a few pages
@@ -170,79 +173,79 @@ impl Refcounts {
         Ok(bytes.iter().all(|&byte| byte == 0))
     }
 
-    fn insert(&mut self, index: usize, bytes: Vec<u8>, dirty: bool) {
-        let entries = 1_usize << self.block_bits;
-        let mut in_use = Bits::new(entries);
-        if bytes.iter().any(|&byte| byte != 0) {
-            for entry in 0..entries {
-                if self.order.get_count(&bytes, entry) != 0 {
-                    in_use.set(entry);
-                }
-            }
-        }
-        let bits = || Bits::new(entries);
-        let (metadata, seen, taken, kept, shared) = (bits(), bits(), bits(), bits(), bits());
-        self.blocks.push(Block { bytes, in_use, metadata, seen, taken, kept, shared, dirty });
+    fn insert(&mut self, index: usize, block: Block) {
+        self.blocks.push(block);
         self.slots[index] = u32::try_from(self.blocks.len()).expect("at most 2^20 blocks");
+    }
+
+    /// What is known of `cluster`, and which one of its page it is.
+    fn page(&mut self, storage: &dyn Storage, cluster: u64) -> Result<Option<(&Page, usize)>> {
+        let (index, entry) = self.locate(cluster);
+        let len = self.page_entries();
+        let block = self.block(storage, index)?;
+        let page = block.and_then(|block| block.pages[entry / len].as_deref());
+        Ok(page.map(|page| (page, entry % len)))
     }
 
     /// NEW count of `cluster`; 0 where no block counts it.
     pub fn count(&mut self, storage: &dyn Storage, cluster: u64) -> Result<u64> {
-        let order = self.order;
-        let (index, entry) = self.locate(cluster);
-        let block = self.block(storage, index)?;
-        Ok(block.map_or(0, |block| order.get_count(&block.bytes, entry)))
+        Ok(self.page(storage, cluster)?.map_or(0, |(page, entry)| page.counts.get(entry)))
     }
 
     /// Whether `cluster` is referenced exactly once after the commit. Fails as corrupt where its
     /// count says so and the walk saw more: a guest would write into what others read.
     pub fn is_private(&mut self, storage: &dyn Storage, cluster: u64) -> Result<bool> {
-        if self.count(storage, cluster)? != 1 {
+        let Some((page, entry)) = self.page(storage, cluster)? else { return Ok(false) };
+        if page.counts.get(entry) != 1 {
             return Ok(false);
         }
-        let (index, entry) = self.locate(cluster);
-        if self.block(storage, index)?.is_some_and(|block| block.shared.get(entry)) {
+        if page.is_shared(entry) {
             return Err(too_low(cluster << self.cluster_bits));
         }
         Ok(true)
     }
 
-    /// Calls `apply` on each block that `clusters` touch, with the entries inside it. Fails as
-    /// corrupt where a cluster has no block: everything that is referenced must be counted.
-    fn for_blocks(
+    /// Calls `apply` on each page that `clusters` touch: with the part of it, and whether NEW
+    /// changes. Fails as corrupt where no block counts them, and where `apply` refuses one.
+    fn for_pages(
         &mut self,
         storage: &dyn Storage,
         clusters: Range<u64>,
-        mut apply: impl FnMut(&mut Block, Range<usize>, u64) -> Result<()>,
+        changes: Changes,
+        mut apply: impl FnMut(&mut Page, Range<usize>) -> Result<(), (usize, Refusal)>,
     ) -> Result<()> {
+        let (bits, order, len) = (self.cluster_bits, self.order, self.page_entries());
         let mut first = clusters.start;
         while first < clusters.end {
             let (index, entry) = self.locate(first);
-            let count = (self.block_entries() - entry as u64).min(clusters.end - first);
-            let offset = first << self.cluster_bits;
+            let (page, entry) = (entry / len, entry % len);
+            let count = ((len - entry) as u64).min(clusters.end - first);
+            let offset = first << bits;
             let block = self
                 .block(storage, index)?
                 .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
-            let end = entry + usize::try_from(count).expect("at most 2^24");
-            apply(block, entry..end, first)?;
+            block.dirty |= changes == Changes::Counts;
+            let page = block.pages[page].get_or_insert_with(|| Box::new(Page::empty(len)));
+            let end = entry + usize::try_from(count).expect("at most a page");
+            apply(page, entry..end).map_err(|(refused, why)| {
+                let offset = (first + (refused - entry) as u64) << bits;
+                match why {
+                    Refusal::Overlap(Role::Table) => {
+                        corrupt(format!("Tables overlap at {offset:#x}"), offset)
+                    }
+                    Refusal::Overlap(Role::Data) => {
+                        corrupt(format!("Data overlaps a table at {offset:#x}"), offset)
+                    }
+                    Refusal::CountedFree => {
+                        corrupt(format!("Cluster at {offset:#x} is used but counted free"), offset)
+                    }
+                    Refusal::Count(OutOfRange::Negative) => too_low(offset),
+                    Refusal::Count(OutOfRange::TooLarge) => overflow(order),
+                }
+            })?;
             first += count;
         }
         Ok(())
-    }
-
-    /// Calls `apply` on each of `clusters`: its block, its entry there, its host offset.
-    fn for_entries(
-        &mut self,
-        storage: &dyn Storage,
-        clusters: Range<u64>,
-        mut apply: impl FnMut(&mut Block, usize, u64) -> Result<()>,
-    ) -> Result<()> {
-        let bits = self.cluster_bits;
-        self.for_blocks(storage, clusters, |block, entries, first| {
-            entries
-                .zip(first..)
-                .try_for_each(|(entry, cluster)| apply(block, entry, cluster << bits))
-        })
     }
 
     /// Registers a table of the image. Fails where it overlaps another, or is counted free.
@@ -253,12 +256,8 @@ impl Refcounts {
         change: Change,
     ) -> Result<()> {
         let order = self.order;
-        self.for_entries(storage, clusters, |block, entry, offset| {
-            if block.metadata.get(entry) {
-                return Err(corrupt(format!("Tables overlap at {offset:#x}"), offset));
-            }
-            block.metadata.set(entry);
-            touch(order, block, entry, offset, change)
+        self.for_pages(storage, clusters, change.into(), |page, range| {
+            page.reference(range, Role::Table, change, order)
         })
     }
 
@@ -270,19 +269,18 @@ impl Refcounts {
         change: Change,
     ) -> Result<()> {
         let order = self.order;
-        self.for_entries(storage, clusters, |block, entry, offset| {
-            if block.metadata.get(entry) {
-                return Err(corrupt(format!("Data overlaps a table at {offset:#x}"), offset));
-            }
-            touch(order, block, entry, offset, change)
+        self.for_pages(storage, clusters, change.into(), |page, range| {
+            page.reference(range, Role::Data, change, order)
         })
     }
 
     /// Changes counts without registering anything: for tables that a commit frees or takes.
     pub fn add(&mut self, storage: &dyn Storage, clusters: Range<u64>, delta: i64) -> Result<()> {
         let order = self.order;
-        self.for_entries(storage, clusters, |block, entry, offset| {
-            shift(order, block, entry, offset, delta)
+        let change = Change { delta, after: 0, fresh: false };
+        self.for_pages(storage, clusters, change.into(), |page, range| {
+            let refused = |(index, why)| (index, Refusal::Count(why));
+            page.counts.add(range, delta, order).map_err(refused)
         })
     }
 
@@ -290,11 +288,8 @@ impl Refcounts {
     /// count them where there are none.
     pub fn take(&mut self, storage: &dyn Storage, clusters: Range<u64>) -> Result<()> {
         self.cover(storage, clusters.clone())?;
-        self.for_blocks(storage, clusters, |block, entries, _| {
-            for entry in entries {
-                block.taken.set(entry);
-                block.kept.set(entry);
-            }
+        self.for_pages(storage, clusters, Changes::Marks, |page, range| {
+            page.take(range);
             Ok(())
         })
     }
@@ -316,7 +311,7 @@ impl Refcounts {
         }
         let sectors = |this: &Self| -> Vec<(u64, [u8; SECTOR_BYTES])> {
             let sector = |&(index, sector): &(usize, usize)| {
-                let (bytes, offset) = this.block_bytes(index);
+                let (bytes, offset) = (this.block_bytes(index), this.table[index]);
                 let at = sector * SECTOR_BYTES;
                 let bytes = bytes[at..at + SECTOR_BYTES].try_into().expect("a sector");
                 (offset + at as u64, bytes)
@@ -349,25 +344,31 @@ impl Refcounts {
             if let Some(block) = self.block(storage, index)? {
                 block.dirty = true;
             } else {
-                self.insert(index, vec![0; 1 << self.cluster_bits], true);
+                let pages = self.block_entries() / self.page_entries() as u64;
+                let pages = (0..pages).map(|_| None).collect();
+                self.insert(index, Block { pages, dirty: true });
             }
         }
         Ok(())
     }
 
     /// Indices of the blocks that a commit has to write, ascending.
-    pub fn dirty_blocks(&self) -> Vec<usize> {
-        (0..self.slots.len())
-            .filter(|&index| {
-                let slot = self.slots[index];
-                slot != 0 && self.blocks[slot as usize - 1].dirty
-            })
-            .collect()
+    pub fn dirty_blocks(&self) -> impl Iterator<Item = usize> {
+        let is_dirty = |&index: &usize| self.loaded(index).is_some_and(|block| block.dirty);
+        (0..self.slots.len()).filter(is_dirty)
     }
 
-    /// On-disk bytes of a loaded block, and where it stands now (0: nowhere yet).
-    pub fn block_bytes(&self, index: usize) -> (&[u8], u64) {
-        (&self.blocks[self.slots[index] as usize - 1].bytes, self.table[index])
+    /// A loaded block as it will be on disk.
+    pub fn block_bytes(&self, index: usize) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << self.cluster_bits];
+        let block = self.loaded(index).expect("loaded");
+        let parts = bytes.chunks_exact_mut((self.page_entries() << self.order.get()) / 8);
+        for (page, part) in block.pages.iter().zip(parts) {
+            if let Some(page) = page {
+                page.counts.encode(self.order, part);
+            }
+        }
+        bytes
     }
 
     /// The table with `moved` blocks at their new places.
@@ -386,10 +387,8 @@ impl Refcounts {
                 continue;
             }
             if let Some(block) = self.block(storage, index)? {
-                block.bytes.fill(0);
                 block.dirty = true;
-                block.kept.0.fill(0);
-                block.shared.0.fill(0);
+                block.pages.iter_mut().flatten().for_each(|page| page.clear());
             }
         }
         Ok(())
@@ -397,16 +396,59 @@ impl Refcounts {
 
     /// Notes that the state after the commit references `clusters`.
     pub fn keep(&mut self, storage: &dyn Storage, clusters: Range<u64>) -> Result<()> {
-        self.for_blocks(storage, clusters, |block, entries, _| {
-            entries.for_each(|entry| block.kept.set(entry));
+        self.for_pages(storage, clusters, Changes::Marks, |page, range| {
+            page.keep(range);
             Ok(())
         })
     }
 
-    /// Runs of clusters in use that nobody was seen to reference, ascending. Only after a complete
-    /// walk are these leaks.
-    pub fn unseen(&mut self, storage: &dyn Storage) -> Result<Vec<Range<u64>>> {
-        let mut runs = Vec::new();
+    /// Whether clusters are in use that nobody was seen to reference. Only after a complete walk
+    /// are these leaks.
+    pub fn has_unseen(&self, storage: &dyn Storage) -> Result<bool> {
+        for index in 0..self.table.len() {
+            let any = match self.loaded(index) {
+                Some(block) => block.pages.iter().flatten().any(|page| {
+                    (0..page.words()).any(|n| page.in_use.word(n) & !page.seen.word(n) != 0)
+                }),
+                None => !self.is_empty_block(storage, index)?,
+            };
+            if any {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Shows the runs of these clusters, ascending.
+    pub fn for_unseen(
+        &mut self,
+        storage: &dyn Storage,
+        visit: impl FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        self.for_runs(storage, visit, |page, n| page.in_use.word(n) & !page.seen.word(n))
+    }
+
+    /// Shows the runs of clusters that a copy needs to become the planned state, ascending: what is
+    /// in use and either a table, or still counted.
+    pub fn for_needed(
+        &mut self,
+        storage: &dyn Storage,
+        visit: impl FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        self.for_runs(storage, visit, |page, n| {
+            page.in_use.word(n) & (page.metadata.word(n) | page.counts.non_zero(n))
+        })
+    }
+
+    /// Shows the runs of clusters that `bits` says of each word of all pages.
+    fn for_runs(
+        &mut self,
+        storage: &dyn Storage,
+        visit: impl FnMut(Range<u64>) -> Result<()>,
+        bits: impl Fn(&Page, usize) -> u64,
+    ) -> Result<()> {
+        let len = self.page_entries();
+        let mut runs = Runs::new(visit);
         for index in 0..self.table.len() {
             // A block of zeros is not worth keeping: a sparse file may name very many of them.
             if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
@@ -414,67 +456,43 @@ impl Refcounts {
             }
             let first = (index as u64) << self.block_bits;
             let Some(block) = self.block(storage, index)? else { continue };
-            for (word, (in_use, seen)) in block.in_use.0.iter().zip(&block.seen.0).enumerate() {
-                push_bits(&mut runs, first + word as u64 * 64, in_use & !seen);
+            for (page, first) in block.pages.iter().zip((first..).step_by(len)) {
+                let Some(page) = page else { continue };
+                for word in 0..page.words() {
+                    runs.push(first + word as u64 * 64, bits(page, word))?;
+                }
             }
         }
-        Ok(runs)
+        runs.finish()
     }
 
-    /// Runs of clusters that a copy needs to become the planned state, ascending: what is in use
-    /// and either a table, or still counted.
-    pub fn needed(&mut self, storage: &dyn Storage) -> Result<Vec<Range<u64>>> {
-        let order = self.order;
-        let mut runs = Vec::new();
-        for index in 0..self.table.len() {
-            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
-                continue;
-            }
+    /// Shows the runs of clusters that the commit frees, ascending: OLD in use, NEW zero. Fails as
+    /// corrupt where the state after the commit still references one: its count lied.
+    pub fn for_freed(&self, visit: impl FnMut(Range<u64>) -> Result<()>) -> Result<()> {
+        let len = self.page_entries();
+        let mut runs = Runs::new(visit);
+        for index in self.dirty_blocks() {
             let first = (index as u64) << self.block_bits;
-            let Some(block) = self.block(storage, index)? else { continue };
-            for word in 0..block.in_use.0.len() {
-                let in_use = block.in_use.0[word];
-                let mut needed = in_use & block.metadata.0[word];
-                for bit in (0..64).filter(|bit| (in_use >> bit) & 1 != 0) {
-                    let count = order.get_count(&block.bytes, word * 64 + bit);
-                    needed |= u64::from(count != 0) << bit;
+            let pages = &self.loaded(index).expect("dirty").pages;
+            for (page, first) in pages.iter().zip((first..).step_by(len)) {
+                let Some(page) = page else { continue };
+                for word in 0..page.words() {
+                    let in_use = page.in_use.word(word);
+                    if in_use == 0 {
+                        continue;
+                    }
+                    let zero = in_use & !page.counts.non_zero(word);
+                    let first = first + word as u64 * 64;
+                    let lied = zero & page.kept.word(word);
+                    if lied != 0 {
+                        let cluster = first + u64::from(lied.trailing_zeros());
+                        return Err(too_low(cluster << self.cluster_bits));
+                    }
+                    runs.push(first, zero)?;
                 }
-                push_bits(&mut runs, first + word as u64 * 64, needed);
             }
         }
-        Ok(runs)
-    }
-
-    /// Runs of clusters that the commit frees, ascending: OLD in use, NEW zero. Fails as corrupt
-    /// where the state after the commit still references one: its count lied.
-    pub fn freed(&self) -> Result<Vec<Range<u64>>> {
-        let mut runs = Vec::new();
-        for (index, &slot) in self.slots.iter().enumerate() {
-            let Some(block) = (slot as usize).checked_sub(1).map(|slot| &self.blocks[slot]) else {
-                continue;
-            };
-            if !block.dirty {
-                continue;
-            }
-            for (word, (&in_use, &kept)) in block.in_use.0.iter().zip(&block.kept.0).enumerate() {
-                if in_use == 0 {
-                    continue;
-                }
-                let first = ((index as u64) << self.block_bits) + word as u64 * 64;
-                let mut zero = 0;
-                for bit in (0..64).filter(|bit| in_use >> bit & 1 != 0) {
-                    let count = self.order.get_count(&block.bytes, word * 64 + bit);
-                    zero |= u64::from(count == 0) << bit;
-                }
-                if zero & kept != 0 {
-                    let cluster = first + u64::from((zero & kept).trailing_zeros());
-                    let offset = cluster << self.cluster_bits;
-                    return Err(too_low(offset));
-                }
-                push_bits(&mut runs, first, zero);
-            }
-        }
-        Ok(runs)
+        runs.finish()
     }
 
     /// From now on what the walk did not see is free, even if it is counted: a leak. Without this,
@@ -494,6 +512,7 @@ impl Refcounts {
         align: u64,
     ) -> Result<Option<u64>> {
         let trusts_walk = self.walk_is_complete;
+        let (block_entries, len) = (self.block_entries(), self.page_entries());
         let mut start = within.start.next_multiple_of(align);
         let mut at = start;
         while start.checked_add(count).is_some_and(|end| end <= within.end) {
@@ -501,13 +520,18 @@ impl Refcounts {
                 return Ok(Some(start));
             }
             let (index, entry) = self.locate(at);
-            let left = (self.block_entries() - entry as u64).min(start + count - at);
             let Some(block) = self.block(storage, index)? else {
+                at += (block_entries - entry as u64).min(start + count - at);
+                continue;
+            };
+            let left = ((len - entry % len) as u64).min(start + count - at);
+            let Some(page) = &block.pages[entry / len] else {
                 at += left;
                 continue;
             };
-            let believed = if trusts_walk { 0 } else { block.in_use.0[entry / 64] };
-            let word = believed | block.seen.0[entry / 64] | block.taken.0[entry / 64];
+            let word = entry % len / 64;
+            let believed = if trusts_walk { 0 } else { page.in_use.word(word) };
+            let word = believed | page.seen.word(word) | page.taken.word(word);
             let bit = entry % 64;
             let in_word = (64 - bit as u64).min(left);
             let free = u64::from((word >> bit).trailing_zeros()).min(in_word);
@@ -525,61 +549,19 @@ impl Refcounts {
     }
 }
 
-/// Appends the clusters whose bits are set in `word`, which stands for 64 clusters from `first`.
-fn push_bits(runs: &mut Vec<Range<u64>>, first: u64, mut word: u64) {
-    while word != 0 {
-        let cluster = first + u64::from(word.trailing_zeros());
-        word &= word - 1;
-        match runs.last_mut() {
-            Some(run) if run.end == cluster => run.end += 1,
-            _ => runs.push(cluster..cluster + 1),
-        }
-    }
+/// What is changed about a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    /// NEW counts: the block has to be written.
+    Counts,
+    /// Only what is known of the clusters.
+    Marks,
 }
 
-/// Registers a reference and changes its count.
-fn touch(
-    order: RefcountOrder,
-    block: &mut Block,
-    entry: usize,
-    offset: u64,
-    change: Change,
-) -> Result<()> {
-    let may_be_named = block.in_use.get(entry) || change.fresh && block.taken.get(entry);
-    if !may_be_named {
-        return Err(corrupt(format!("Cluster at {offset:#x} is used but counted free"), offset));
+impl From<Change> for Changes {
+    fn from(change: Change) -> Self {
+        if change.delta == 0 { Self::Marks } else { Self::Counts }
     }
-    block.seen.set(entry);
-    if change.after > 1 || change.after == 1 && block.kept.get(entry) && !block.taken.get(entry) {
-        block.shared.set(entry);
-    }
-    if change.after > 0 {
-        block.kept.set(entry);
-    }
-    shift(order, block, entry, offset, change.delta)
-}
-
-/// Changes one NEW count, within zero and the largest count of the width.
-fn shift(
-    order: RefcountOrder,
-    block: &mut Block,
-    entry: usize,
-    offset: u64,
-    delta: i64,
-) -> Result<()> {
-    if delta == 0 {
-        return Ok(());
-    }
-    let count = order.get_count(&block.bytes, entry);
-    let Some(count) = count.checked_add_signed(delta) else {
-        return Err(if delta < 0 { too_low(offset) } else { overflow(order) });
-    };
-    if count > order.max() {
-        return Err(overflow(order));
-    }
-    order.set_count(&mut block.bytes, entry, count);
-    block.dirty = true;
-    Ok(())
 }
 
 pub(crate) fn too_low(offset: u64) -> Error {

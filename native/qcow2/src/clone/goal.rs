@@ -69,9 +69,16 @@ impl GoalFor {
         };
         let ranges = if plan.proven {
             let bits = image.header.cluster_bits;
-            let clusters = plan.refcounts.needed(image.storage())?;
-            let bytes: Vec<_> = clusters.iter().map(|c| c.start << bits..c.end << bits).collect();
-            intersect(&bytes, &data)
+            let mut ranges = Vec::new();
+            let mut data = data.as_slice();
+            plan.refcounts.for_needed(image.storage(), |clusters| {
+                let bytes = clusters.start << bits..clusters.end << bits;
+                // What lies before it is behind us.
+                data = &data[data.partition_point(|range| range.end <= bytes.start)..];
+                ranges.extend(intersect(&[bytes], data));
+                Ok(())
+            })?;
+            ranges
         } else {
             data
         };

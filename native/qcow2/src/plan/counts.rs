@@ -18,7 +18,7 @@ use super::proof::{Counting, Walked};
 use super::slot::Named;
 use super::tables;
 use super::uses::{self, Use};
-use super::walk::{for_tables, reference_entries};
+use super::walk::{References, for_tables};
 
 impl Planner<'_> {
     /// Counts by difference: a table that the goal names more often than the disk, or less, takes
@@ -53,17 +53,22 @@ impl Planner<'_> {
         for table in self.tables.iter().filter(|table| !goes(table)) {
             refcounts.add(storage, table.clusters.clone(), 1)?;
         }
+        for index in 0..refcounts.table_entries() {
+            refcounts.add(storage, tables::block(header, refcounts, index), 1)?;
+        }
         let stays = |u: &Use| u.names.after > 0;
         for u in uses.iter().filter(|u| stays(u)) {
             refcounts.add(storage, u.place(header), uses::signed(u.names.after))?;
         }
+        let mut references = References::new(self.image, refcounts);
         for_tables(self.image, uses, stays, |index, table| {
             let Use { offset, names } = uses[index];
             let delta = uses::signed(names.after);
             let change = Change { delta, after: names.after, fresh: false };
-            reference_entries(storage, refcounts, table, header, offset, change)?;
+            references.table(table, offset, change)?;
             Ok(())
         })?;
+        references.finish()?;
         self.reference_fresh(goal, Change { delta: 1, after: 1, fresh: true })
     }
 }

@@ -30,7 +30,6 @@ mod tables;
 mod uses;
 mod walk;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -82,8 +81,6 @@ pub(crate) struct Plan {
     pub new_snapshot: Option<usize>,
     /// The header afterwards, table locations still as before.
     pub header: Header,
-    /// Clusters in use that nobody references, as the complete walk showed.
-    pub leaks: Vec<Range<u64>>,
 }
 
 impl Plan {

@@ -18,7 +18,7 @@ pub(crate) struct Planner<'a> {
     pub(super) image: &'a Image,
     pub(super) storage: &'a dyn Storage,
     pub(super) refcounts: Refcounts,
-    /// Every table but the L2 tables.
+    /// Every table but L2 tables and refcount blocks.
     pub(super) tables: Vec<Table>,
     pub(super) snapshots: Vec<SnapshotEntry>,
 }
@@ -29,10 +29,14 @@ impl<'a> Planner<'a> {
         let (snapshots, snapshot_table_bytes) = image.snapshot_table()?;
         let storage = image.storage();
         let mut refcounts = Refcounts::load(image)?;
-        let tables = tables::all(image, &refcounts, &snapshots, snapshot_table_bytes)?;
+        let tables = tables::all(image, &snapshots, snapshot_table_bytes)?;
+        let change = Change { delta: 0, after: 0, fresh: false };
         for table in &tables {
-            let change = Change { delta: 0, after: 0, fresh: false };
             refcounts.claim_table(storage, table.clusters.clone(), change)?;
+        }
+        for index in 0..refcounts.table_entries() {
+            let block = tables::block(&image.header, &refcounts, index);
+            refcounts.claim_table(storage, block, change)?;
         }
         Ok(Self { image, storage, refcounts, tables, snapshots })
     }
@@ -64,7 +68,7 @@ impl<'a> Planner<'a> {
             self.count_differences(&goal, &uses)?
         };
         // Leaks that an interrupted delete left, or anybody: count anew and they are gone.
-        if goal.recount || !walked.leaks.is_empty() {
+        if goal.recount || walked.leaks {
             self.count_anew(&mut goal, &mut uses)?;
         }
         let moves = self.choose_moves(&uses, &walked.any_copied)?;
@@ -88,7 +92,6 @@ impl<'a> Planner<'a> {
             snapshot_l1: links.snapshot,
             snapshots,
             new_snapshot,
-            leaks: walked.leaks,
         })
     }
 }

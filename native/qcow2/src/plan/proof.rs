@@ -4,8 +4,6 @@
 //! count says. Without that proof space is taken only from holes and past the end of the file, and
 //! nothing is punched.
 
-use std::ops::Range;
-
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{NEW_HEADER_BYTES, autoclear, compatible, extension};
 use crate::format::mapping;
@@ -14,9 +12,10 @@ use crate::refcounts::Change;
 use super::goal::Goal;
 use super::planner::Planner;
 use super::uses::{Names, Use, signed};
-use super::walk::{for_tables, reference_entries};
+use super::walk::{References, for_tables};
 
-/// Distinct L2 tables are all read, as a proof, while they take at most this many bytes.
+/// All L2 tables are read, as a proof, while those that nothing else asks for take at most this many
+/// bytes.
 const PROOF_BYTES: u64 = 256 << 20;
 
 /// What the walk does to NEW counts on its way.
@@ -44,8 +43,8 @@ pub(super) struct Walked {
     pub any_copied: Vec<bool>,
     /// Whether every reference of the state on disk was seen that could matter.
     pub complete: bool,
-    /// Clusters in use that nobody references; none without a complete walk.
-    pub leaks: Vec<Range<u64>>,
+    /// Whether clusters are in use that nobody references, as far as a complete walk showed.
+    pub leaks: bool,
 }
 
 impl Planner<'_> {
@@ -78,9 +77,10 @@ impl Planner<'_> {
             let change = Change { after: 0, ..counting.change(u.names) };
             refcounts.claim_table(storage, u.place(header), change)?;
         }
+        let needed = |u: &Use| u.names.before != u.names.after || u.names.movable != 0;
+        let rest = uses.iter().filter(|u| !needed(u)).count() as u64;
         // A device has no holes and no end to grow at: only what is proven free can be written.
-        let few = uses.len() as u64 * header.cluster_bytes() <= PROOF_BYTES;
-        let worth_it = few || storage.has_fixed_len();
+        let worth_it = rest * header.cluster_bytes() <= PROOF_BYTES || storage.has_fixed_len();
         let complete = worth_it && self.knows_all_references() || goal.recount;
         if self.storage.has_fixed_len() && !complete {
             return Err(Error::new(
@@ -88,19 +88,18 @@ impl Planner<'_> {
                 "The image has features that Calque does not know, and lies on a block device",
             ));
         }
-        let wanted = |u: &Use| complete || u.names.before != u.names.after || u.names.movable != 0;
+        let wanted = |u: &Use| complete || needed(u);
         let mut any_copied = vec![false; uses.len()];
-        let refcounts = &mut self.refcounts;
+        let mut references = References::new(self.image, &mut self.refcounts);
         for_tables(self.image, uses, wanted, |index, table| {
             let u = &uses[index];
-            let change = counting.change(u.names);
-            any_copied[index] =
-                reference_entries(storage, refcounts, table, header, u.offset, change)?;
+            any_copied[index] = references.table(table, u.offset, counting.change(u.names))?;
             Ok(())
         })?;
+        references.finish()?;
         let fresh = Names { before: 0, after: 1, movable: 1 };
         self.reference_fresh(goal, counting.change(fresh))?;
-        let leaks = if complete { self.refcounts.unseen(storage)? } else { Vec::new() };
+        let leaks = complete && self.refcounts.has_unseen(storage)?;
         // What nobody references in the state on disk may be written, whatever its count says.
         // Snapshots that a recount drops belong to that state, and were not walked.
         if complete && (!goal.recount || goal.snapshots.is_none()) {
@@ -111,11 +110,11 @@ impl Planner<'_> {
 
     /// Registers what the L2 tables map that do not exist yet.
     pub(super) fn reference_fresh(&mut self, goal: &Goal, change: Change) -> Result<()> {
-        let (header, change) = (&self.image.header, Change { fresh: true, ..change });
+        let change = Change { fresh: true, ..change };
+        let mut references = References::new(self.image, &mut self.refcounts);
         for table in &goal.fresh {
-            let bytes = mapping::encode_table(table, 0);
-            reference_entries(self.storage, &mut self.refcounts, &bytes, header, 0, change)?;
+            references.table(&mapping::encode_table(table, 0), 0, change)?;
         }
-        Ok(())
+        references.finish()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! There is one list, made once, and everybody reads it: nothing else may lie on a table, a goal
 //! gives tables up, a recount begins with those that stay. A table that one of them did not know
-//! would be overwritten, or leak.
+//! would be overwritten, or leak. Refcount blocks are not in it, because a small file may name a
+//! million of them: they are asked for one by one.
 
 use std::ops::Range;
 
@@ -21,7 +22,6 @@ pub(super) enum Role {
     /// The first cluster, with everything that it contains.
     Header,
     RefcountTable,
-    RefcountBlock,
     ActiveL1,
     SnapshotTable,
     /// The L1 table of the snapshot at this position.
@@ -40,11 +40,16 @@ pub(super) struct Table {
     pub clusters: Range<u64>,
 }
 
-/// Every table of the image but the L2 tables. Fails where one cannot be what its place says; that
-/// they do not overlap is for the caller to find out.
+/// The clusters of refcount block `index`; none where there is no such block.
+pub(super) fn block(header: &Header, refcounts: &Refcounts, index: usize) -> Range<u64> {
+    let offset = refcounts.block_offset(index);
+    offset.map_or(0..0, |offset| clusters(header, offset, header.cluster_bytes()))
+}
+
+/// Every table of the image but L2 tables and refcount blocks. Fails where one cannot be what its
+/// place says; that they do not overlap is for the caller to find out.
 pub(super) fn all(
     image: &Image,
-    refcounts: &Refcounts,
     snapshots: &[SnapshotEntry],
     snapshot_table_bytes: u64,
 ) -> Result<Vec<Table>> {
@@ -60,9 +65,6 @@ pub(super) fn all(
     push(Role::Header, 0, cluster_bytes);
     let refcount_table_bytes = u64::from(header.refcount_table_clusters) * cluster_bytes;
     push(Role::RefcountTable, header.refcount_table_offset, refcount_table_bytes);
-    for offset in refcounts.block_offsets() {
-        push(Role::RefcountBlock, offset, cluster_bytes);
-    }
     let l1_bytes = u64::from(header.l1_entries) * 8;
     if l1_bytes > 0 {
         image.ensure_inside(header.l1_offset, l1_bytes, "L1 table")?;
@@ -88,7 +90,7 @@ pub(super) fn all(
 pub(super) fn goes(goal: &Goal, snapshot_count: usize) -> impl Fn(&Table) -> bool {
     let keeps = goal.keeps(snapshot_count);
     move |table| match table.role {
-        Role::Header | Role::RefcountTable | Role::RefcountBlock | Role::Encryption => false,
+        Role::Header | Role::RefcountTable | Role::Encryption => false,
         Role::ActiveL1 => goal.active.is_some(),
         Role::SnapshotTable => goal.snapshots.is_some(),
         Role::SnapshotL1(index) => !keeps[index as usize],

@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, OFlags, SeekFrom};
+use rustix::fs::{Advice, FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Storage;
@@ -170,6 +171,14 @@ impl Storage for FileStorage {
             }
         }
         Ok(())
+    }
+
+    fn expect(&self, range: Range<u64>) {
+        let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+        // Where the system does not take advice, the file is read all the same.
+        let _ = length.map(|length| {
+            rustix::fs::fadvise(&self.file, range.start, Some(length), Advice::WillNeed)
+        });
     }
 
     fn read_durable(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

@@ -34,6 +34,10 @@ pub trait Storage: Send + Sync {
     /// Fills `buf` from `offset`. What lies beyond the end reads as zeros.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Says that `range` will be read soon, so that a disk may fetch it meanwhile. Changes nothing,
+    /// and need not do anything.
+    fn expect(&self, _range: Range<u64>) {}
+
     /// Fills `buf` from what the medium holds, past the page cache. Same rule at the end.
     fn read_durable(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 

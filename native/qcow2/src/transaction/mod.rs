@@ -117,7 +117,7 @@ pub(crate) fn commit(
     // Where everything goes is known, and what has no place refused, before the first write.
     let layout = place(image, &mut plan)?;
     let header = header_after(&plan, layout.as_ref());
-    let freed = plan.refcounts.freed()?;
+    plan.refcounts.for_freed(|_| Ok(()))?;
 
     // Epoch 1: the new tables, in clusters that no state on disk references. Any part of it may be
     // on the medium after a crash, in any order: the sector on the medium is the old one, and
@@ -151,7 +151,8 @@ pub(crate) fn commit(
     // Epoch 3: holes. Until here what is freed belonged to a state that could come back. A crash
     // leaves some of it allocated: free by its count, and found again by whoever looks for space.
     if plan.proven {
-        punch(image, &freed, &mut done);
+        let mut punch = Punch::new(image, &mut done);
+        plan.refcounts.for_freed(|run| punch.run(run)).expect("found before");
     }
     Ok(done)
 }
@@ -229,22 +230,35 @@ fn flush(image: &Image, done: &mut Committed) -> Result<()> {
     Ok(image.storage.flush()?)
 }
 
-/// Gives freed clusters back to the file system, neighbours together.
-pub(crate) fn punch(image: &Image, freed: &[Range<u64>], done: &mut Committed) {
-    let bits = image.header.cluster_bits;
-    for run in freed {
-        let range = run.start << bits..(run.end << bits).min(image.file_bytes);
-        if range.is_empty() {
-            continue;
+/// Gives clusters back to the file system, until it refuses.
+pub(crate) struct Punch<'a> {
+    image: &'a Image,
+    done: &'a mut Committed,
+    refused: bool,
+}
+
+impl<'a> Punch<'a> {
+    pub fn new(image: &'a Image, done: &'a mut Committed) -> Self {
+        Self { image, done, refused: false }
+    }
+
+    /// Gives one run back. Never fails: what is not given back is only space.
+    #[allow(clippy::unnecessary_wraps, reason = "to be handed to those who show runs")]
+    pub fn run(&mut self, run: Range<u64>) -> Result<()> {
+        let bits = self.image.header.cluster_bits;
+        let range = run.start << bits..(run.end << bits).min(self.image.file_bytes);
+        if range.is_empty() || self.refused {
+            return Ok(());
         }
-        match image.storage.punch(range.clone()) {
-            Ok(()) => done.punched_bytes += range.end - range.start,
+        match self.image.storage.punch(range.clone()) {
+            Ok(()) => self.done.punched_bytes += range.end - range.start,
             Err(error) => {
+                self.refused = true;
                 if error.kind() != io::ErrorKind::Unsupported {
-                    done.punch_failure = Some(error);
+                    self.done.punch_failure = Some(error);
                 }
-                return;
             }
         }
+        Ok(())
     }
 }

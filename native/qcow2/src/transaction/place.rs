@@ -159,7 +159,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     let storage = image.storage();
     let cluster_bytes = header.cluster_bytes();
     let mut needs = Needs::of(plan, cluster_bytes);
-    if needs.total() == 0 && plan.refcounts.dirty_blocks().is_empty() {
+    if needs.total() == 0 && plan.refcounts.dirty_blocks().next().is_none() {
         return Ok(None);
     }
     let table = header.refcount_table_offset >> header.cluster_bits;
@@ -171,7 +171,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     let mut released = BTreeSet::new();
     let layout = loop {
         release_blocks(storage, header, refcounts, &mut released)?;
-        let blocks = refcounts.dirty_blocks();
+        let blocks: Vec<_> = refcounts.dirty_blocks().collect();
         let entries = refcounts.table_entries();
         needs.blocks = blocks.len() as u64;
         needs.table = (entries as u64 * 8).div_ceil(cluster_bytes);
@@ -181,7 +181,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
             refcounts.cover(storage, run)?;
         }
         if refcounts.table_entries() == entries
-            && refcounts.dirty_blocks().len() == layout.blocks.len()
+            && refcounts.dirty_blocks().count() == layout.blocks.len()
         {
             break layout;
         }
@@ -216,9 +216,10 @@ fn release_blocks(
 ) -> Result<()> {
     loop {
         let mut any = false;
-        for index in refcounts.dirty_blocks() {
-            let (_, offset) = refcounts.block_bytes(index);
-            if released.insert(index) && offset != 0 {
+        let dirty: Vec<_> = refcounts.dirty_blocks().collect();
+        for index in dirty {
+            let fresh = released.insert(index);
+            if let Some(offset) = refcounts.block_offset(index).filter(|_| fresh) {
                 let cluster = offset >> header.cluster_bits;
                 refcounts.add(storage, cluster..cluster + 1, -1)?;
                 any = true;

@@ -157,7 +157,7 @@ pub(super) fn write_tables(
     }
     for &(index, cluster) in &layout.blocks {
         writer.begin(cluster)?;
-        writer.push(plan.refcounts.block_bytes(index).0)?;
+        writer.push(&plan.refcounts.block_bytes(index))?;
     }
     let blocks: Vec<_> = layout.blocks.iter().map(|&(index, at)| (index, at << bits)).collect();
     let table = plan.refcounts.table_with(&blocks);
