@@ -22,6 +22,8 @@ use crate::image::Reader;
 
 /// Most that is read at once.
 const READ_BYTES: usize = 1 << 20;
+/// So far ahead the storage is told what will be read.
+const AHEAD_BYTES: usize = 4 << 20;
 /// Named tables that are gathered before names of the same table are merged.
 const MERGE_AT: usize = 1 << 16;
 
@@ -95,6 +97,7 @@ pub(super) fn take(
     let names = count_names(geometry, reader, stored, &tables, &mut census)
         .map_err(|error| failed(1, error))?;
     read_tables(geometry, reader, stored, &names, &mut census).map_err(|error| failed(2, error))?;
+    census.references.settle();
     census.overflows = census.references.excess_over(geometry.max_refcount);
     census.corruptions += census.overflows;
     Ok(census)
@@ -236,16 +239,24 @@ fn read_tables(
     let cluster = 1_usize << geometry.cluster_bits;
     let at_once = (READ_BYTES / cluster).max(1);
     let mut buffer = vec![0; at_once * cluster];
-    let mut rest = &names[..inside];
-    while let Some(first) = rest.first() {
+    let tables = &names[..inside];
+    let ahead = (AHEAD_BYTES / cluster).max(2);
+    let (mut at, mut expected) = (0, 0);
+    while at < tables.len() {
+        let rest = &tables[at..];
         let follows = |pair: &[Named]| pair[1].offset - pair[0].offset == geometry.cluster_bytes();
         let run = 1 + rest.windows(2).take(at_once - 1).take_while(|pair| follows(pair)).count();
+        let soon = (at + run + ahead).min(tables.len());
+        for table in &tables[expected..soon] {
+            reader.storage.expect(table.offset..table.offset + geometry.cluster_bytes());
+        }
+        expected = soon;
         let bytes = &mut buffer[..run * cluster];
-        reader.fill(bytes, first.offset)?;
+        reader.fill(bytes, rest[0].offset)?;
         for (named, table) in rest.iter().zip(bytes.chunks_exact(cluster)) {
             TableCount::new(geometry, stored, *named, census).count(table);
         }
-        rest = &rest[run..];
+        at += run;
     }
     Ok(())
 }
@@ -345,7 +356,7 @@ impl<'a> TableCount<'a> {
             let wrong = self.stored.contradictions(clusters.clone(), self.run_copied);
             self.census.copied += wrong * self.named.active_times;
         }
-        self.census.references.add(clusters, self.named.times);
+        self.census.references.add_later(clusters, self.named.times);
     }
 
     fn note_allocated(&mut self, offset: u64, clusters: u64) {

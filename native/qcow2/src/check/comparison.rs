@@ -7,10 +7,6 @@ use super::problem::Problem;
 use super::references::References;
 use super::report::{CheckReport, Teller};
 use super::stored::{Block, Stored};
-use crate::format::be16;
-
-/// Order of 16-bit refcounts, which nearly all images have.
-const SIXTEEN_BITS: u32 = 4;
 
 /// Counts the references to refcount blocks, which come last, and judges the table on the way.
 pub(super) fn count_blocks(
@@ -62,12 +58,13 @@ pub(super) fn compare(
     let mut comparison =
         Comparison { geometry, stored, references, report, teller, highest: 0, warned: false };
     let mut bytes = vec![0; 1 << geometry.cluster_bits];
+    let mut room = bytes.clone();
     let clusters = references.len();
     for block in 0..clusters.div_ceil(stored.block_entries()) {
         let first = block * stored.block_entries();
         let range = first..clusters.min(first + stored.block_entries());
         match stored.read_block(block, &mut bytes) {
-            Ok(Block::At(_)) => comparison.block(range, &bytes),
+            Ok(Block::At(_)) => comparison.block(range, &bytes, &mut room),
             Ok(Block::Absent) => comparison.absent(range),
             Ok(Block::Unaligned(offset)) => {
                 if !comparison.warned {
@@ -96,26 +93,19 @@ struct Comparison<'a, 'b> {
 }
 
 impl Comparison<'_, '_> {
-    fn block(&mut self, clusters: Range<u64>, bytes: &[u8]) {
-        let counted = self.references.clamped(clusters.clone());
-        if self.stored.order.get() == SIXTEEN_BITS {
-            let (stored, _) = bytes.as_chunks::<2>();
-            let differs = counted
-                .iter()
-                .zip(stored)
-                .fold(0, |all, (&counted, stored)| all | (counted ^ be16(stored, 0)));
-            if differs == 0 {
-                self.note_highest(clusters.start, counted);
-                return;
-            }
+    fn block(&mut self, clusters: Range<u64>, bytes: &[u8], room: &mut [u8]) {
+        let order = self.stored.order;
+        if self.references.agree(clusters.clone(), bytes, order, room) {
+            self.highest = self.references.last_used(clusters).unwrap_or(self.highest);
+            return;
         }
         for (index, cluster) in clusters.enumerate() {
-            self.cluster(cluster, self.stored.order.get_count(bytes, index));
+            self.cluster(cluster, order.get_count(bytes, index));
         }
     }
 
     fn absent(&mut self, clusters: Range<u64>) {
-        if self.references.clamped(clusters.clone()).iter().any(|&count| count != 0) {
+        if self.references.last_used(clusters.clone()).is_some() {
             clusters.for_each(|cluster| self.cluster(cluster, 0));
         }
     }
@@ -127,12 +117,6 @@ impl Comparison<'_, '_> {
                 return;
             }
             self.teller.tell(&Problem::Unreadable { cluster, reason: reason.to_owned() });
-        }
-    }
-
-    fn note_highest(&mut self, first: u64, counts: &[u16]) {
-        if let Some(last) = counts.iter().rposition(|&count| count != 0) {
-            self.highest = first + last as u64;
         }
     }
 

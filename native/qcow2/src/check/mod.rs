@@ -6,8 +6,8 @@
 //! gone over again in `qemu-img`'s order to say it (`narration`). Nothing is written, no other file
 //! is opened, and no key is needed: mapping is never encrypted.
 //!
-//! Memory is two bytes and a bit for each cluster that the *file* has, work is bounded by the
-//! file's length, whatever its tables claim.
+//! Memory is a few bits for each cluster that the *file* has, work is bounded by the file's length,
+//! whatever its tables claim.
 
 mod census;
 mod comparison;
