@@ -1,12 +1,15 @@
 // `npm run bench`: `dist/calque` against qemu-img and cp, in one run, interleaved, as medians of
 // whole processes. Builds what it needs first.
 //
-//   npm run bench -- [--rounds N] [--size GIB] [--in DIRECTORY] [--only PART] [--record] [--no-build]
+//   npm run bench -- [--rounds N] [--size GIB]… [--layout LAYOUT]… [--patience SECONDS]
+//                    [--in DIRECTORY] [--only PART]… [--record] [--no-build]
 //
 // Twelve GiB of free space are enough, in `bench/work` or where `--in` says; everything is removed
-// at the end. `--only` is start, fabricated, real, clone or instances. `--record` keeps in
-// bench/results what is printed and, as JSON, every sample. Everybody works on a copy of his own,
-// with warm caches; the rows that miss a target are printed as such.
+// at the end. `--only` is start, fabricated, real, clone or instances. `--size` (10, 100, 1024, …)
+// and `--layout` (sequential, shuffled, aged) are those of the fabricated images. qemu-img is ended
+// after `--patience` seconds, and its row then says `>`. `--record` keeps in bench/results what is
+// printed and, as JSON, every sample. Everybody works on a copy of his own, with warm caches; the
+// rows that miss a target are printed as such.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -17,7 +20,7 @@ import { parseArgs } from "node:util";
 import { benchClones } from "./bench/clones.ts";
 import type { Device } from "./bench/device.ts";
 import { benchInstances } from "./bench/instances.ts";
-import { ageWithQemu, fabricate } from "./bench/images.ts";
+import { ageWithQemu, fabricate, LAYOUTS } from "./bench/images.ts";
 import { Bench, inTurns } from "./bench/measure.ts";
 import { describeMachine, print, printed, printRows, printSummary } from "./bench/report.ts";
 import { type Row, wallNs } from "./bench/row.ts";
@@ -33,7 +36,9 @@ const PARTS = ["start", "fabricated", "real", "clone", "instances"];
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
-    size: { type: "string", default: "10" },
+    size: { type: "string", multiple: true, default: ["10"] },
+    layout: { type: "string", multiple: true, default: [...LAYOUTS] },
+    patience: { type: "string", default: "600" },
     in: { type: "string", default: workDirectory },
     only: { type: "string", multiple: true, default: PARTS },
     record: { type: "boolean", default: false },
@@ -41,7 +46,9 @@ const { values: options } = parseArgs({
   },
 });
 const rounds = positive("--rounds", options.rounds);
-const size = positive("--size", options.size);
+const sizes = options.size.map((size) => positive("--size", size));
+const layouts = LAYOUTS.filter((layout) => options.layout.includes(layout));
+const patienceSeconds = positive("--patience", options.patience);
 const unknown = options.only.find((part) => !PARTS.includes(part));
 if (unknown !== undefined) fail(`no part "${unknown}": it is ${PARTS.join(", ")}`);
 
@@ -65,7 +72,16 @@ process.on("SIGTERM", () => process.exit(143));
 
 const machine = describeMachine(calque, directory);
 const device = bench.ask("device", directory) as Device;
-const setting: Setting = { bench, calque, device, directory, rounds };
+const runtimeBytes = bench.measure([calque, "--version"]).peakBytes;
+const setting: Setting = {
+  bench,
+  calque,
+  device,
+  directory,
+  rounds,
+  patienceSeconds,
+  runtimeBytes,
+};
 const rows: Row[] = [];
 
 print(`${machine.calque} against ${machine.qemuImg}, medians of ${rounds} rounds`);
@@ -80,9 +96,12 @@ print("peak MiB and syncs: calque's/the other's; T_min: bytes at these speeds, a
 
 if (options.only.includes("start")) show([await benchStart()]);
 if (options.only.includes("fabricated")) {
-  for (const master of fabricate(bench, directory, size)) {
-    show(await benchSnapshots(master, setting));
-    rmSync(master.path);
+  for (const size of sizes) {
+    for (const layout of layouts) {
+      const master = fabricate(bench, directory, size, layout);
+      show(await benchSnapshots(master, setting));
+      rmSync(master.path);
+    }
   }
 }
 if (["real", "clone", "instances"].some((part) => options.only.includes(part))) {

@@ -1,5 +1,5 @@
-// The images of the benchmark. Three of 10 GiB have metadata only, written straight by the program
-// `bench`; one of 1 GiB has data, written and aged by QEMU itself.
+// The images of the benchmark. Most have metadata only, written straight by the program `bench`, and
+// are as large as one likes; one of 1 GiB has data, written and aged by QEMU itself.
 
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -7,6 +7,7 @@ import { rmSync, writeFileSync } from "node:fs";
 
 import { capture, fail } from "../tools.ts";
 import type { Bench } from "./measure.ts";
+import type { Demands } from "./row.ts";
 
 const GIB = 2 ** 30;
 const SECTOR = 4096;
@@ -18,24 +19,39 @@ export interface Master {
   /** Which snapshot is applied, which deleted; in images without, those the benchmark makes. */
   apply: string;
   delete: string;
-  /** Whether this is the image on which the targets ask for fifty times qemu-img's speed. */
-  isFiftyfold: boolean;
+  /** What is asked of an image like this. */
+  demands: Demands;
 }
 
-/** Makes the images of metadata. */
-export function fabricate(bench: Bench, directory: string, gibibytes: number): Master[] {
-  return (["sequential", "shuffled", "aged"] as const).map((layout) => {
-    const path = `${directory}/${layout}.qcow2`;
-    bench.ask("fabricate", path, String(gibibytes * GIB), layout);
-    const hasSnapshots = layout === "aged";
-    return {
-      subject: `${gibibytes} GiB ${layout}`,
-      path,
-      apply: hasSnapshots ? "aged-1" : "one",
-      delete: hasSnapshots ? "aged-2" : "one",
-      isFiftyfold: layout === "shuffled" && gibibytes >= 10,
-    };
-  });
+export const LAYOUTS = ["sequential", "shuffled", "aged"] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
+/** Makes an image of metadata. */
+export function fabricate(
+  bench: Bench,
+  directory: string,
+  gibibytes: number,
+  layout: Layout,
+): Master {
+  const path = `${directory}/${layout}.qcow2`;
+  bench.ask("fabricate", path, String(gibibytes * GIB), layout);
+  const hasSnapshots = layout === "aged";
+  return {
+    subject: `${gibibytes < 1024 ? `${gibibytes} GiB` : `${gibibytes / 1024} TiB`} ${layout}`,
+    path,
+    apply: hasSnapshots ? "aged-1" : "one",
+    delete: hasSnapshots ? "aged-2" : "one",
+    demands: demands(gibibytes, layout),
+  };
+}
+
+function demands(gibibytes: number, layout: Layout): Demands {
+  return {
+    ...(layout === "shuffled" && gibibytes >= 10 ? { fasterThanTheirs: 50 } : {}),
+    ...(layout === "sequential" && gibibytes >= 1024 ? { fasterThanTheirs: 10 } : {}),
+    ...(gibibytes >= 1024 ? { timesMinimum: 3 } : {}),
+    ...(gibibytes >= 100 ? { fasterCheck: 3 } : {}),
+  };
 }
 
 /**
@@ -79,7 +95,7 @@ export function ageWithQemu(directory: string): Master {
     path,
     apply: "aged-1",
     delete: "aged-2",
-    isFiftyfold: false,
+    demands: {},
   };
 }
 

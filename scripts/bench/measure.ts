@@ -13,6 +13,8 @@ export interface Sample {
   userNs: number;
   systemNs: number;
   peakBytes: number;
+  /** It was ended before it was done: the time is a lower bound. */
+  stopped?: boolean;
 }
 
 /** A program with its arguments. */
@@ -34,6 +36,16 @@ export class Bench {
     const { exit, ...sample } = this.ask(how, ...call) as Sample & { exit: number };
     // Once more, for what it says.
     if (exit !== 0) fail(`\`${call.join(" ")}\` ended with ${exit}: ${spoken(call)}`);
+    return sample;
+  }
+
+  /** Runs a process that has to succeed, unless it takes longer than some seconds. */
+  measureAtMost(patienceSeconds: number, call: Call): Sample {
+    const answer = this.ask("measure-at-most", String(patienceSeconds), ...call);
+    const { exit, ...sample } = answer as Sample & { exit: number };
+    if (exit !== 0 && sample.stopped !== true) {
+      fail(`\`${call.join(" ")}\` ended with ${exit}: ${spoken(call)}`);
+    }
     return sample;
   }
 

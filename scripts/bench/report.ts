@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import os from "node:os";
 
 import { capture } from "../tools.ts";
-import { committedNs, peakBytes, type Row, wallNs } from "./row.ts";
+import { committedNs, peakBytes, type Row, wallNs, wasStopped } from "./row.ts";
 
 const firstLine = (program: string): string =>
   capture(program, ["--version"]).split("\n")[0]!.trim();
@@ -66,8 +66,8 @@ export function printRows(rows: readonly Row[]): void {
     const cells = [
       time(wallNs(row.ours)),
       row.committed === undefined ? "" : time(committedNs(row)),
-      time(wallNs(row.theirs)),
-      `${ratio(wallNs(row.theirs) / wallNs(row.ours))}×`,
+      `${wasStopped(row) ? ">" : ""}${time(wallNs(row.theirs))}`,
+      `${wasStopped(row) ? ">" : ""}${ratio(wallNs(row.theirs) / wallNs(row.ours))}×`,
       row.minimumNs === undefined ? "" : time(row.minimumNs),
       row.minimumNs === undefined ? "" : ratio(wallNs(row.ours) / row.minimumNs),
       `${mebibytes(peakBytes(row.ours))}/${mebibytes(peakBytes(row.theirs))}`,

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! bench measure COMMAND [ARGUMENT…]             a whole process: time, processor, peak memory
+//! bench measure-at-most SECONDS COMMAND …       the same, and ended when it takes longer
 //! bench measure-without-punching COMMAND …      the same where no space can be given back
 //! bench fabricate IMAGE BYTES LAYOUT            an image whose clusters are all allocated
 //! bench minimum IMAGE OPERATION [NAME]          what the format makes an operation read and write
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
     let result =
         match arguments[..] {
             ["measure", command, ref arguments @ ..] => measure::run(command, arguments),
+            ["measure-at-most", seconds, command, ref arguments @ ..] => {
+                measure::run_at_most(seconds, command, arguments)
+            }
             ["measure-without-punching", command, ref arguments @ ..] => {
                 measure::run_without_punching(command, arguments)
             }

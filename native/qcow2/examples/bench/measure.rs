@@ -3,7 +3,11 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
@@ -26,15 +30,36 @@ pub fn run_without_punching(command: &str, arguments: &[&str]) -> Result<String>
     measure(&mut command)
 }
 
+/// The same, ended after some seconds: then it says `"stopped":true`, and its time is a lower bound.
+pub fn run_at_most(seconds: &str, command: &str, arguments: &[&str]) -> Result<String> {
+    let patience = Duration::from_secs(seconds.parse()?);
+    measure_at_most(Some(patience), Command::new(command).args(arguments))
+}
+
 fn measure(command: &mut Command) -> Result<String> {
+    measure_at_most(None, command)
+}
+
+fn measure_at_most(patience: Option<Duration>, command: &mut Command) -> Result<String> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let start = Instant::now();
     let child = command.spawn()?;
+    let (ended, end) = mpsc::channel();
+    let watch = patience.map(|patience| {
+        let pid = Pid::from_child(&child);
+        thread::spawn(move || {
+            // Until it was waited for, the number is nobody else's.
+            let stops = end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+            stops && kill_process(pid, Signal::KILL).is_ok()
+        })
+    });
     let (status, usage) = wait(child.id().try_into()?)?;
+    let _ = ended.send(());
+    let stopped = watch.is_some_and(|watch| watch.join().unwrap_or(false));
     let wall = start.elapsed().as_nanos();
     let exit = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 };
     Ok(format!(
-        r#"{{"exit":{exit},"wallNs":{wall},"userNs":{},"systemNs":{},"peakBytes":{}}}"#,
+        r#"{{"exit":{exit},"stopped":{stopped},"wallNs":{wall},"userNs":{},"systemNs":{},"peakBytes":{}}}"#,
         duration(usage.ru_utime).as_nanos(),
         duration(usage.ru_stime).as_nanos(),
         usage.ru_maxrss * 1024,
