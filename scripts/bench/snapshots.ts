@@ -53,7 +53,7 @@ export interface Setting {
   runtimeBytes: number;
 }
 
-/** The other program's syncs are counted where that takes no longer than this. */
+/** The other program's syncs are counted where what it does takes no longer than this. */
 const COUNTABLE_NS = 30e9;
 
 /** Runs the chain on `master`; all copies are judged by qemu-img at the end of each round. */
@@ -76,15 +76,13 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
 
   for (let round = 0; round < rounds; round += 1) {
     for (const copy of [ours, theirs, unpunched]) freshCopy(master.path, copy);
-    let theirsIsWhole = true;
     for (const [index, step] of steps.entries()) {
       const row = rows[index]!;
+      const wasEnded = () => row.theirs.at(-1)?.stopped === true;
       const contestants = [
         () => row.ours.push(bench.measure(ourCall(step))),
         () => {
-          const sample = bench.measureAtMost(setting.patienceSeconds, theirCall(step));
-          row.theirs.push(sample);
-          theirsIsWhole &&= sample.stopped !== true;
+          row.theirs.push(bench.measureAtMost(setting.patienceSeconds, theirCall(step)));
         },
       ];
       if (step.changes) {
@@ -96,14 +94,12 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
       const repeats = step.changes ? 1 : REPEATS;
       for (let repeat = 0; repeat < repeats; repeat += 1) {
         await inTurns(round + index + repeat, contestants);
+        if (wasEnded()) break;
       }
       // An image that was left in the middle of a change is nobody's to go on with.
-      if (!theirsIsWhole) freshCopy(ours, theirs);
-      theirsIsWhole = true;
+      if (wasEnded()) freshCopy(ours, theirs);
     }
-    const isJudged = rows.every((row) => wallNs(row.theirs) < COUNTABLE_NS);
-    const judged = isJudged ? [ours, theirs, unpunched] : round === 0 ? [ours] : [];
-    for (const copy of judged) capture("qemu-img", ["check", "-q", copy]);
+    for (const copy of [ours, theirs, unpunched]) judge(copy, setting);
   }
 
   // The same chain once more, not for the clock: what it has to do at least, and the syncs.
@@ -124,4 +120,10 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
   }
   for (const copy of [ours, theirs, unpunched]) rmSync(copy);
   return rows;
+}
+
+/** Fails unless the image is sound, in qemu-img's opinion, or ours where that takes too long. */
+function judge(image: string, { bench, calque, patienceSeconds }: Setting): void {
+  const verdict = bench.measureAtMost(patienceSeconds, ["qemu-img", "check", image]);
+  if (verdict.stopped === true) capture(calque, ["image", "check", "-q", image]);
 }
