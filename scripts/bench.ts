@@ -31,12 +31,13 @@ import { fail, root, run, temporaryDirectory } from "./tools.ts";
 /** Processes of a few milliseconds are started more often. */
 const STARTS_PER_ROUND = 10;
 const workDirectory = path.join(root, "bench/work");
+const USUAL_GIBIBYTES = 10;
 const PARTS = ["start", "fabricated", "real", "clone", "instances"];
 
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
-    size: { type: "string", multiple: true, default: ["10"] },
+    size: { type: "string", multiple: true, default: [String(USUAL_GIBIBYTES)] },
     layout: { type: "string", multiple: true, default: [...LAYOUTS] },
     patience: { type: "string", default: "600" },
     in: { type: "string", default: workDirectory },
@@ -141,7 +142,9 @@ async function benchStart(): Promise<Row> {
 function record(): void {
   const now = new Date().toISOString();
   const results = path.join(root, "bench/results");
-  const file = path.join(results, `${now.slice(0, 10)}.json`);
+  // Images of other sizes than usual take their time, and a page of their own.
+  const other = isUsual(sizes) ? "" : `-${sizes.join("-")}-gib`;
+  const file = path.join(results, `${now.slice(0, 10)}${other}.json`);
   mkdirSync(results, { recursive: true });
   const command = ["npm run bench --", ...process.argv.slice(2)].join(" ");
   writeFileSync(
@@ -151,6 +154,10 @@ function record(): void {
   const page = ["```", `$ ${command}`, ...printed, "```", ""].join("\n");
   writeFileSync(file.replace(/json$/, "md"), page);
   console.log(`recorded in ${path.relative(root, file)}`);
+}
+
+function isUsual([size, ...others]: number[]): boolean {
+  return size === USUAL_GIBIBYTES && others.length === 0;
 }
 
 function positive(option: string, text: string): number {
