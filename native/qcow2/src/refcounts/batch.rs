@@ -1,15 +1,15 @@
 //! References that wait until there are many, and then go to what counts them in its order.
 //!
 //! An L2 table of a disk that was written at random names clusters all over the file. Counting them
-//! one by one waits for memory each time; counting a million of them place by place does not. Long
+//! one by one waits for memory each time; counting half a million place by place does not. Long
 //! runs need not wait: the table itself is in order there.
 
 use std::ops::Range;
 
-/// References that wait at most: 8 MiB, and as much while they are put in order.
-const MOST: usize = 1 << 20;
+/// References that wait at most: 4 MiB, and as much while they are put in order.
+const MOST: usize = 1 << 19;
 /// Places that are told apart when they are put in order.
-const PLACES: usize = 4096;
+const PLACES: usize = 2048;
 
 /// Bits of a waiting reference: the first cluster, how many there are, and what is said of them.
 const CLUSTER_BITS: u32 = 47;
