@@ -36,20 +36,29 @@ pub(crate) fn flagged(
     Ok(bare | if once { COPIED } else { 0 })
 }
 
-/// Where each L2 table goes: for each use, its position among the tables to be written; none where
-/// it stays.
-pub(super) struct Moves(Vec<Option<usize>>);
+/// Which L2 tables move, in the order in which they are written: ascending positions among the uses.
+/// Small clusters have very many tables.
+pub(super) struct Moves(Vec<u32>);
 
 impl Moves {
     /// How many tables move.
     pub fn count(&self) -> usize {
-        self.0.iter().flatten().count()
+        self.0.len()
     }
 
-    /// The uses whose tables move, in the order in which they are written.
-    pub fn of<'a>(&'a self, uses: &'a [Use]) -> impl Iterator<Item = &'a Use> {
-        uses.iter().zip(&self.0).filter(|(_, place)| place.is_some()).map(|(u, _)| u)
+    /// Position of the table of use `index` among those to be written; none where it stays.
+    fn place(&self, index: usize) -> Option<usize> {
+        self.0.binary_search(&position(index)).ok()
     }
+
+    /// The uses whose tables move.
+    pub fn of<'a>(&'a self, uses: &'a [Use]) -> impl Iterator<Item = &'a Use> {
+        self.0.iter().map(|&index| &uses[index as usize])
+    }
+}
+
+fn position(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer L2 tables than 2^32")
 }
 
 /// The L1 tables that a commit writes.
@@ -79,8 +88,7 @@ impl Planner<'_> {
             }
             Ok(())
         })?;
-        let mut count = 0;
-        let mut moves = vec![None; uses.len()];
+        let mut moves = Vec::new();
         for (index, u) in uses.iter().enumerate() {
             let leaving = if must_move[index] { u.names.movable } else { 0 };
             if u.names.after > leaving {
@@ -88,8 +96,7 @@ impl Planner<'_> {
             }
             if leaving > 0 {
                 refcounts.add(storage, u.place(header), -uses::signed(leaving))?;
-                moves[index] = Some(count);
-                count += 1;
+                moves.push(position(index));
             }
         }
         Ok(Moves(moves))
@@ -109,7 +116,7 @@ impl Planner<'_> {
                 Named::New(index) => Slot::new(fresh_at + index),
                 Named::Entry(offset) => {
                     let index = uses::find(uses, offset).expect("every table was counted");
-                    match moves.0[index] {
+                    match moves.place(index) {
                         Some(place) => Slot::new(place),
                         None => Slot::entry(self.l1_entry(&uses[index])?),
                     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::format::header::Header;
-use crate::format::mapping;
+use crate::format::mapping::{self, OFFSET_MASK};
 use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 
@@ -49,17 +49,25 @@ impl Use {
 pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> Result<Vec<Use>> {
     let header = &image.header;
     let mut uses = Vec::new();
-    let stays = u64::from(goal.active.is_none());
-    let names = Names { before: 1, after: stays, movable: 0 };
-    image.for_l1_entries(header.l1_offset, header.l1_entries, |index, entry| {
-        add(&mut uses, header, header.l1_offset + index as u64 * 8, entry, names)
-    })?;
     // The L1 table of a new snapshot is a second one with these entries.
     let tables = if goal.takes_snapshot().is_some() { 2 } else { 1 };
-    let names = Names { before: 0, after: tables, movable: tables };
-    for (index, slot) in (0..).zip(goal.active.iter().flatten()) {
+    let after = Names { before: 0, after: tables, movable: tables };
+    let slots = goal.active.as_deref().unwrap_or_default();
+    image.for_l1_entries(header.l1_offset, header.l1_entries, |index, entry| {
+        let at = header.l1_offset + index as u64 * 8;
+        let slot = slots.get(index).map(|slot| slot.get());
+        // Nearly every slot names afterwards what it names before: noted once, not twice.
+        if slot == Some(Named::Entry(entry & OFFSET_MASK)) {
+            return add(&mut uses, header, at, entry, Names { before: 1, ..after });
+        }
+        let stays = u64::from(goal.active.is_none());
+        add(&mut uses, header, at, entry, Names { before: 1, after: stays, movable: 0 })?;
+        let Some(Named::Entry(entry)) = slot else { return Ok(()) };
+        add(&mut uses, header, index as u64 * 8, entry, after)
+    })?;
+    for (index, slot) in (0..).zip(slots).skip(header.l1_entries as usize) {
         if let Named::Entry(entry) = slot.get() {
-            add(&mut uses, header, index * 8, entry, names)?;
+            add(&mut uses, header, index * 8, entry, after)?;
         }
     }
     let mut merged = 0;
