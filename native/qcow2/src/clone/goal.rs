@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::copy::intersect;
 use super::{Selection, Version, upgrade};
 use crate::content::Disk;
 use crate::error::Result;
@@ -110,4 +109,34 @@ fn only(image: &Image, disk: Disk) -> Result<Plan> {
         }
     };
     planner.plan(Goal { snapshots: Some(Vec::new()), recount: true, ..goal })
+}
+
+/// The parts that lie in both lists; each is ascending and disjoint.
+fn intersect(left: &[Range<u64>], right: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut both = Vec::new();
+    let (mut l, mut r) = (0, 0);
+    while let (Some(a), Some(b)) = (left.get(l), right.get(r)) {
+        let part = a.start.max(b.start)..a.end.min(b.end);
+        if !part.is_empty() {
+            both.push(part);
+        }
+        if a.end < b.end {
+            l += 1;
+        } else {
+            r += 1;
+        }
+    }
+    both
+}
+
+#[cfg(test)]
+mod tests {
+    use super::intersect;
+
+    #[test]
+    fn the_parts_in_both_lists_are_found() {
+        assert_eq!(intersect(&[0..10, 20..30], &[5..25, 28..40]), [5..10, 20..25, 28..30]);
+        assert_eq!(intersect(&[0..10], &[10..20]), []);
+        assert_eq!(intersect(&[], &[10..20]), []);
+    }
 }
