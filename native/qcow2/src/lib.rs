@@ -22,6 +22,7 @@ mod snapshot;
 pub mod storage;
 mod transaction;
 
+pub use check::repair::{self, Repair, Repaired};
 pub use content::{Content, Disk};
 pub use create::{NewFile, NewImage, create};
 pub use error::{Error, Kind, Result};

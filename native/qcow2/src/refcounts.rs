@@ -111,6 +111,40 @@ impl Refcounts {
         })
     }
 
+    /// Counts whose blocks stand where `table` says, for a repair that has looked at all of them.
+    pub fn standing(image: &Image, table: Vec<u64>) -> Self {
+        let header = image.header();
+        let order = RefcountOrder::new(header.refcount_order);
+        Self {
+            order,
+            cluster_bits: header.cluster_bits,
+            block_bits: order.block_bits(header.cluster_bits),
+            slots: vec![0; table.len()],
+            table,
+            blocks: Vec::new(),
+            walk_is_complete: false,
+        }
+    }
+
+    /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the entry
+    /// in the block: nothing is placed there.
+    pub fn replace(&mut self, index: usize, bytes: &[u8], in_use: impl Fn(usize) -> bool) {
+        if index >= self.table.len() {
+            self.table.resize(index + 1, 0);
+            self.slots.resize(index + 1, 0);
+        }
+        let len = self.page_entries();
+        let parts = bytes.chunks_exact((len << self.order.get()) / 8);
+        let page = |(part, first): (&[u8], usize)| {
+            let page = Page::decode(self.order, part, len);
+            let mut page = page.unwrap_or_else(|| Page::empty(len));
+            page.use_where(|entry| in_use(first + entry));
+            Some(Box::new(page))
+        };
+        let pages = parts.zip((0..).step_by(len)).map(page).collect();
+        self.insert(index, Block { pages, dirty: true });
+    }
+
     /// Where block `index` stands on disk, which the table has; none where there is no such block.
     pub fn block_offset(&self, index: usize) -> Option<u64> {
         Some(self.table[index]).filter(|&offset| offset != 0)

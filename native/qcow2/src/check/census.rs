@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
 use super::steps::{L1, Step};
-use super::stored::Stored;
+use super::stored::{Counts, Stored};
 use crate::error::Result;
 use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK, ZERO};
 use crate::image::Reader;
@@ -204,13 +204,13 @@ fn count_names(
 pub(super) fn l1_contradiction(
     geometry: &Geometry,
     entry: u64,
-    stored: &Stored<'_>,
+    counts: &impl Counts,
 ) -> Option<u64> {
     let offset = entry & OFFSET_MASK;
     if offset == 0 {
         return None;
     }
-    let refcount = stored.get(offset >> geometry.cluster_bits)?;
+    let refcount = counts.count(offset >> geometry.cluster_bits)?;
     ((refcount == 1) != (entry & COPIED != 0)).then_some(refcount)
 }
 

@@ -8,6 +8,15 @@ use super::references::References;
 use super::report::{CheckReport, Teller};
 use super::stored::{Block, Stored};
 
+/// What is wrong with the refcount table, and what that means for a repair.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BlockDamage {
+    /// Blocks outside the file, which count nothing.
+    pub outside: u64,
+    /// Entries that cannot be kept: reserved bits, no place for a block, a place that is shared.
+    pub unusable: u64,
+}
+
 /// Counts the references to refcount blocks, which come last, and judges the table on the way.
 pub(super) fn count_blocks(
     geometry: Geometry,
@@ -15,9 +24,12 @@ pub(super) fn count_blocks(
     references: &mut References,
     report: &mut CheckReport,
     teller: &mut Teller<'_>,
-) {
+) -> BlockDamage {
+    let mut damage = BlockDamage::default();
     let mut corruption = |problem| {
         report.corruptions += 1;
+        let is_outside = matches!(problem, Problem::BlockOutside { .. });
+        *(if is_outside { &mut damage.outside } else { &mut damage.unusable }) += 1;
         teller.tell(&problem);
     };
     for (index, &entry) in (0..).zip(stored.table()) {
@@ -45,18 +57,28 @@ pub(super) fn count_blocks(
             }
         }
     }
+    damage
 }
 
-/// Compares cluster by cluster, block by block, and finds the end of the image on the way.
+/// Compares cluster by cluster, block by block, and finds the end of the image on the way. Returns
+/// how many clusters are referenced and counted free.
 pub(super) fn compare(
     geometry: Geometry,
     stored: &Stored<'_>,
     references: &References,
     report: &mut CheckReport,
     teller: &mut Teller<'_>,
-) {
-    let mut comparison =
-        Comparison { geometry, stored, references, report, teller, highest: 0, warned: false };
+) -> u64 {
+    let mut comparison = Comparison {
+        geometry,
+        stored,
+        references,
+        report,
+        teller,
+        highest: 0,
+        counted_free: 0,
+        warned: false,
+    };
     let mut bytes = vec![0; 1 << geometry.cluster_bits];
     let mut room = bytes.clone();
     let clusters = references.len();
@@ -77,7 +99,9 @@ pub(super) fn compare(
             Err(error) => comparison.unreadable(range, error.reason()),
         }
     }
+    let counted_free = comparison.counted_free;
     report.image_end_offset = (comparison.highest + 1) << geometry.cluster_bits;
+    counted_free
 }
 
 struct Comparison<'a, 'b> {
@@ -88,6 +112,8 @@ struct Comparison<'a, 'b> {
     teller: &'a mut Teller<'b>,
     /// Highest cluster with a refcount or a reference.
     highest: u64,
+    /// Clusters that are referenced and counted free.
+    counted_free: u64,
     /// The unaligned block was spoken of.
     warned: bool,
 }
@@ -130,6 +156,7 @@ impl Comparison<'_, '_> {
             self.teller.tell(&Problem::Leaked { cluster, refcount, references });
         } else if refcount < references {
             self.report.corruptions += 1;
+            self.counted_free += u64::from(refcount == 0);
             self.teller.tell(&Problem::Undercounted { cluster, refcount, references });
         }
     }

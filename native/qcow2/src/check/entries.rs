@@ -4,7 +4,7 @@
 //! far as `qemu-img check` follows it: an unaligned offset still refers to the clusters it touches.
 
 use super::problem::Problem;
-use super::stored::Stored;
+use super::stored::Counts;
 use crate::format::header::{Header, incompatible};
 use crate::format::mapping::{
     COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, SUBCLUSTERS, ZERO, compressed_extent,
@@ -170,13 +170,13 @@ fn owned_cluster(geometry: &Geometry, entry: u64) -> Option<u64> {
 pub(super) fn copied_contradiction(
     geometry: &Geometry,
     entry: u64,
-    stored: &Stored<'_>,
+    counts: &impl Counts,
 ) -> Option<u64> {
     if entry & COMPRESSED != 0 {
         return None;
     }
     let offset = owned_cluster(geometry, entry)?;
     let refcount =
-        if geometry.external_data { 1 } else { stored.get(offset >> geometry.cluster_bits)? };
+        if geometry.external_data { 1 } else { counts.count(offset >> geometry.cluster_bits)? };
     ((refcount == 1) != (entry & COPIED != 0)).then_some(refcount)
 }

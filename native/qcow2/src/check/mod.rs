@@ -15,6 +15,7 @@ mod entries;
 mod narration;
 mod problem;
 mod references;
+pub mod repair;
 mod report;
 mod steps;
 mod stored;
@@ -45,12 +46,8 @@ pub fn open(storage: Box<dyn Storage>) -> Result<Image> {
 /// cannot even be opened (its bitmaps break the format's rules).
 pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckReport> {
     let header = image.header();
+    let clusters = countable_clusters(image)?;
     let geometry = Geometry::new(header, image.file_bytes());
-    let clusters = image.file_bytes().div_ceil(header.cluster_bytes());
-    // QEMU's limit. It bounds memory too: cluster numbers fit everywhere.
-    if clusters > i32::MAX as u64 {
-        return Err(Error::new(Kind::TooLarge, "File too large"));
-    }
     let reader = image.reader();
     let stored = Stored::load(header, reader, clusters)?;
     let steps = steps::steps(image, reader)?;
@@ -68,14 +65,25 @@ pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckRepor
         narration::tell_mapping(geometry, reader, &steps, &census, clusters, &mut teller)?;
     }
     let references = &mut census.references;
-    comparison::count_blocks(geometry, &stored, references, &mut report, &mut teller);
-    comparison::compare(geometry, &stored, references, &mut report, &mut teller);
+    let _ = comparison::count_blocks(geometry, &stored, references, &mut report, &mut teller);
+    let _ = comparison::compare(geometry, &stored, references, &mut report, &mut teller);
     if census.copied > 0 {
         report.corruptions += census.copied;
         let active = L1 { offset: header.l1_offset, entries: header.l1_entries };
-        narration::tell_copied(geometry, reader, &stored, active, &census, &mut teller)?;
+        let miscopied = (&census.miscopied_tables[..], narration::Times::EachTime);
+        narration::tell_copied(geometry, reader, &stored, active, miscopied, &mut teller)?;
     }
     let counted = report.corruptions.saturating_add(report.leaks + report.check_errors);
     report.problems_omitted = counted.saturating_sub(teller.told - teller.remarks);
     Ok(report)
+}
+
+/// Clusters of the file, where they can be counted.
+fn countable_clusters(image: &Image) -> Result<u64> {
+    let clusters = image.file_bytes().div_ceil(image.header().cluster_bytes());
+    // QEMU's limit. It bounds memory too: cluster numbers fit everywhere.
+    if clusters > i32::MAX as u64 {
+        return Err(Error::new(Kind::TooLarge, "File too large"));
+    }
+    Ok(clusters)
 }

@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
 use super::steps::{L1, Step};
-use super::stored::Stored;
+use super::stored::Counts;
 use super::{census, census::Census};
 use crate::error::{Error, Kind, Result};
 use crate::format::header::MAX_FILE_BYTES;
@@ -92,19 +92,34 @@ fn bad_entries(
     Ok(bad)
 }
 
-/// Tells which COPIED flags of the active state contradict the refcounts.
+/// How often the flags of a table are told that several L1 entries name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Each time.
+    EachTime,
+    /// Once: after that they are repaired.
+    Once,
+}
+
+/// Tells which COPIED flags of the active state contradict the refcounts. `miscopied` are the
+/// offsets of L2 tables with wrong ones, ascending.
 pub(super) fn tell_copied(
     geometry: Geometry,
     reader: Reader<'_>,
-    stored: &Stored<'_>,
+    counts: &impl Counts,
     active: L1,
-    census: &Census,
+    (miscopied, times): (&[u64], Times),
     teller: &mut Teller<'_>,
 ) -> Result<()> {
     let mut wrong = Vec::new();
+    let mut told = vec![false; miscopied.len()];
     census::sweep(reader, &[active], |at, entry, _, _| {
-        let refcount = census::l1_contradiction(&geometry, entry, stored);
-        let leads = census.miscopied_tables.binary_search(&(entry & OFFSET_MASK)).is_ok();
+        let refcount = census::l1_contradiction(&geometry, entry, counts);
+        let table = miscopied.binary_search(&(entry & OFFSET_MASK));
+        let leads = table.is_ok_and(|table| {
+            let was_told = std::mem::replace(&mut told[table], true);
+            times == Times::EachTime || !was_told
+        });
         if (leads || refcount.is_some()) && wrong.len() < MAX_ENTRIES {
             wrong.push(((at - active.offset) / 8, entry, refcount, leads));
         }
@@ -122,7 +137,7 @@ pub(super) fn tell_copied(
         }
         for &(_, entry) in table.entries(entry & OFFSET_MASK)? {
             let entry = entry.word;
-            if let Some(refcount) = entries::copied_contradiction(&geometry, entry, stored) {
+            if let Some(refcount) = entries::copied_contradiction(&geometry, entry, counts) {
                 teller.tell(&Problem::CopiedData { entry, refcount });
             }
         }

@@ -71,6 +71,22 @@ impl References {
         });
     }
 
+    /// Takes `times` references off each of `clusters`, as far as they were counted: what lies past
+    /// the end of the file was not.
+    pub fn take_off(&mut self, clusters: Range<u64>, times: u64) {
+        for cluster in clusters.start.min(self.len)..clusters.end.min(self.len) {
+            let less = i64::try_from(self.get(cluster).min(times)).unwrap_or(i64::MAX);
+            let (page, nth) = (index(cluster) / PAGE_CLUSTERS, index(cluster) % PAGE_CLUSTERS);
+            let widest = RefcountOrder::new(6);
+            self.pages[page].add(nth..nth + 1, -less, widest).expect("not more than there is");
+        }
+    }
+
+    /// References to `cluster`, which may be anywhere.
+    pub fn anywhere(&self, cluster: u64) -> u64 {
+        if cluster < self.len { self.get(cluster) } else { 0 }
+    }
+
     /// References to `cluster`, which is below [`len`](Self::len).
     pub fn get(&self, cluster: u64) -> u64 {
         self.pages[index(cluster) / PAGE_CLUSTERS].get(index(cluster) % PAGE_CLUSTERS)
@@ -158,6 +174,18 @@ mod tests {
         assert_eq!(all, [0, 1, 65_535 + (1 << 40), 2 + (1 << 40), 0, 0, 0, 0]);
         assert_eq!(references.excess_over(65_535), (1 << 40) + 2 + (1 << 40) - 65_535);
         assert_eq!(references.excess_over(u64::MAX), 0);
+    }
+
+    #[test]
+    fn what_was_added_can_be_taken_off() {
+        let mut references = References::new(4);
+        references.add(0..3, 70_000);
+        references.add(1..2, 3);
+        references.take_off(0..9, 65_000);
+        let all: Vec<_> = (0..6).map(|cluster| references.anywhere(cluster)).collect();
+        assert_eq!(all, [5000, 5003, 5000, 0, 0, 0]);
+        references.take_off(1..2, 70_000);
+        assert_eq!(references.get(1), 0);
     }
 
     #[test]

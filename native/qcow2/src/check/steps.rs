@@ -28,6 +28,7 @@ impl L1 {
 }
 
 /// One thing to look at.
+#[derive(Clone)]
 pub(super) enum Step {
     /// Already known to be wrong.
     Problem(Problem),
@@ -42,6 +43,16 @@ pub(super) enum Step {
 /// Fails with [`Kind::InvalidHeader`] where the image could not even be opened, and with
 /// [`Kind::InvalidSnapshotTable`] in `check`'s own words.
 pub(super) fn steps(image: &Image, reader: Reader<'_>) -> Result<Vec<Step>> {
+    steps_of(image, reader, read_snapshots)
+}
+
+/// The same with snapshots as `read_snapshots` finds them: the rows, and the length of their table in
+/// bytes.
+pub(super) fn steps_of(
+    image: &Image,
+    reader: Reader<'_>,
+    read_snapshots: impl FnOnce(&Image) -> Result<(Vec<SnapshotEntry>, u64)>,
+) -> Result<Vec<Step>> {
     let header = image.header();
     let mut owned = Vec::new();
     if let Some(luks) = encryption::luks_header(header)? {

@@ -16,6 +16,12 @@ use crate::image::Reader;
 /// Bits of a refcount table entry that must be zero.
 const TABLE_ENTRY_RESERVED: u64 = 0x1ff;
 
+/// Who knows how often a cluster is counted.
+pub(super) trait Counts {
+    /// The refcount of `cluster`; none where it cannot be known.
+    fn count(&self, cluster: u64) -> Option<u64>;
+}
+
 /// What the refcount table says about one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Block {
@@ -180,5 +186,11 @@ impl<'a> Stored<'a> {
             found += u64::from(wrong.count_ones());
         }
         found
+    }
+}
+
+impl Counts for Stored<'_> {
+    fn count(&self, cluster: u64) -> Option<u64> {
+        self.get(cluster)
     }
 }

@@ -142,6 +142,23 @@ fn invalid(reason: impl Into<String>, offset: u64) -> Error {
     Error::new(Kind::InvalidSnapshotTable, reason).at(offset)
 }
 
+/// What a table may have that the format does not allow, and that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowDefect {
+    /// A row has more than 1024 bytes of extra data.
+    TooMuchExtra {
+        /// Position of the row.
+        index: u32,
+        /// What it says that it has.
+        bytes: u32,
+    },
+    /// The table has more than 64 MiB.
+    TooBig {
+        /// Rows that do not fit, and what follows them.
+        count: u32,
+    },
+}
+
 /// Reads a table of `count` entries that begins at `table_offset` in a file of `file_bytes` bytes.
 /// `read` fills a buffer from a host offset.
 ///
@@ -151,41 +168,66 @@ pub fn read_table(
     count: u32,
     table_offset: u64,
     file_bytes: u64,
+    read: impl FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<(Vec<SnapshotEntry>, u64)> {
+    read_rows(count, table_offset, file_bytes, read, |defect, at| {
+        Err(match defect {
+            RowDefect::TooMuchExtra { index, .. } => {
+                invalid(format!("Too much extra metadata in snapshot table entry {index}"), at)
+                    .with_hint(
+                        "You can force-remove this extra metadata with qemu-img check -r all",
+                    )
+            }
+            RowDefect::TooBig { count } => {
+                invalid("Snapshot table is too big", at).with_hint(format!(
+                    "You can force-remove all {count} overhanging snapshots with qemu-img check \
+                     -r all"
+                ))
+            }
+        })
+    })
+}
+
+/// The same; defects that can be left out, at a host offset, go to `tolerate` and are left out if it
+/// does not fail.
+pub(crate) fn read_rows(
+    count: u32,
+    table_offset: u64,
+    file_bytes: u64,
     mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+    mut tolerate: impl FnMut(RowDefect, u64) -> Result<()>,
 ) -> Result<(Vec<SnapshotEntry>, u64)> {
     let mut entries = Vec::new();
-    let mut at = table_offset;
     let mut end = table_offset;
     for index in 0..count {
-        at = at.next_multiple_of(8);
+        let at = end.next_multiple_of(8);
         let mut fixed = [0; FIXED_BYTES];
         if at.checked_add(FIXED_BYTES as u64).is_none_or(|end| end > file_bytes) {
             return Err(invalid("Snapshot table exceeds the file", at));
         }
         read(&mut fixed, at)?;
         let (id_bytes, name_bytes) = (be16(&fixed, 12) as usize, be16(&fixed, 14) as usize);
-        let extra_bytes = be32(&fixed, 36) as usize;
-        if extra_bytes > MAX_EXTRA_BYTES {
-            return Err(invalid(
-                format!("Too much extra metadata in snapshot table entry {index}"),
-                at,
-            )
-            .with_hint("You can force-remove this extra metadata with qemu-img check -r all"));
+        let extra_claimed = be32(&fixed, 36);
+        let extra_bytes = MAX_EXTRA_BYTES.min(extra_claimed as usize);
+        if extra_bytes < extra_claimed as usize {
+            tolerate(RowDefect::TooMuchExtra { index, bytes: extra_claimed }, at)?;
         }
-        let mut rest = vec![0; extra_bytes + id_bytes + name_bytes];
-        end = at + (FIXED_BYTES + rest.len()) as u64;
-        if end > file_bytes {
+        let extra_at = at + FIXED_BYTES as u64;
+        let names_at = extra_at.saturating_add(u64::from(extra_claimed));
+        let row_end = names_at.saturating_add((id_bytes + name_bytes) as u64);
+        if row_end > file_bytes {
             return Err(invalid("Snapshot table exceeds the file", at));
         }
-        if end - table_offset > MAX_SNAPSHOT_TABLE_BYTES {
-            return Err(invalid("Snapshot table is too big", at).with_hint(format!(
-                "You can force-remove all {} overhanging snapshots with qemu-img check -r all",
-                count - index
-            )));
+        if row_end - table_offset > MAX_SNAPSHOT_TABLE_BYTES {
+            tolerate(RowDefect::TooBig { count: count - index }, at)?;
+            break;
         }
-        read(&mut rest, at + FIXED_BYTES as u64)?;
-        let name = rest.split_off(extra_bytes + id_bytes);
-        let id = rest.split_off(extra_bytes);
+        end = row_end;
+        let mut extra = vec![0; extra_bytes];
+        let mut id = vec![0; id_bytes + name_bytes];
+        read(&mut extra, extra_at)?;
+        read(&mut id, names_at)?;
+        let name = id.split_off(id_bytes);
         entries.push(SnapshotEntry {
             l1_offset: be64(&fixed, 0),
             l1_entries: be32(&fixed, 8),
@@ -195,9 +237,8 @@ pub fn read_table(
             date_nsec: be32(&fixed, 20),
             vm_clock_nsec: be64(&fixed, 24),
             vm_state_size_short: be32(&fixed, 32),
-            extra: rest,
+            extra,
         });
-        at = end;
     }
     Ok((entries, end - table_offset))
 }

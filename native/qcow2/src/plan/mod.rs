@@ -30,6 +30,7 @@ mod tables;
 mod uses;
 mod walk;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -41,6 +42,7 @@ use crate::refcounts::Refcounts;
 pub(crate) use flags::flagged;
 pub(crate) use goal::{Goal, SnapshotAfter, carried};
 pub(crate) use planner::Planner;
+pub(crate) use proof::knows_all_references;
 pub(crate) use slot::{Named, Slot, slots};
 pub(crate) use tables::check_snapshot_l1;
 
@@ -81,6 +83,12 @@ pub(crate) struct Plan {
     pub new_snapshot: Option<usize>,
     /// The header afterwards, table locations still as before.
     pub header: Header,
+    /// Clusters in use that nobody references, as a repair found them; other plans do not say.
+    pub leaks: Vec<Range<u64>>,
+    /// The refcount table that is replaced, if it is still counted.
+    pub counted_table: Range<u64>,
+    /// Clusters where nothing may be placed, though nobody counts them: damaged entries name them.
+    pub avoided: Vec<Range<u64>>,
 }
 
 impl Plan {

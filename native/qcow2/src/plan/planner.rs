@@ -83,7 +83,12 @@ impl<'a> Planner<'a> {
             .fresh
             .into_iter()
             .map(|entries| MovedTable { content: TableContent::Fresh(entries), names: 1 });
+        let table = &self.image.header;
+        let first = table.refcount_table_offset >> table.cluster_bits;
         Ok(Plan {
+            counted_table: first..first + u64::from(table.refcount_table_clusters),
+            avoided: Vec::new(),
+            leaks: Vec::new(),
             moved: standing.chain(fresh).collect(),
             header,
             refcounts: self.refcounts,

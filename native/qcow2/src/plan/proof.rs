@@ -5,7 +5,7 @@
 //! nothing is punched.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::header::{NEW_HEADER_BYTES, autoclear, compatible, extension};
+use crate::format::header::{Header, NEW_HEADER_BYTES, autoclear, compatible, extension};
 use crate::format::mapping;
 use crate::refcounts::Change;
 
@@ -49,23 +49,28 @@ pub(super) struct Walked {
     pub leaks: bool,
 }
 
+/// Whether nothing in an image with this header could refer to clusters in ways that a walk over its
+/// tables does not know.
+pub(crate) fn knows_all_references(header: &Header) -> bool {
+    let known = [
+        extension::BACKING_FORMAT,
+        extension::FEATURE_NAMES,
+        extension::ENCRYPTION,
+        extension::DATA_FILE,
+    ];
+    header.autoclear & !autoclear::KNOWN == 0
+        && header.compatible & !compatible::LAZY_REFCOUNTS == 0
+        && header.header_bytes <= NEW_HEADER_BYTES
+        && header.extensions.iter().all(|e| {
+            known.contains(&e.kind)
+                || e.kind == extension::BITMAPS && header.autoclear & autoclear::BITMAPS != 0
+        })
+}
+
 impl Planner<'_> {
     /// Whether nothing in the image could refer to clusters in ways that the walk does not know.
     pub fn knows_all_references(&self) -> bool {
-        let header = &self.image.header;
-        let known = [
-            extension::BACKING_FORMAT,
-            extension::FEATURE_NAMES,
-            extension::ENCRYPTION,
-            extension::DATA_FILE,
-        ];
-        header.autoclear & !autoclear::KNOWN == 0
-            && header.compatible & !compatible::LAZY_REFCOUNTS == 0
-            && header.header_bytes <= NEW_HEADER_BYTES
-            && header.extensions.iter().all(|e| {
-                known.contains(&e.kind)
-                    || e.kind == extension::BITMAPS && header.autoclear & autoclear::BITMAPS != 0
-            })
+        knows_all_references(&self.image.header)
     }
 
     /// Registers every L2 table, reads those whose references change, and all of them as long as

@@ -121,6 +121,14 @@ impl Page {
         }
     }
 
+    /// Notes which clusters are in use, besides those that are counted.
+    pub fn use_where(&mut self, in_use: impl Fn(usize) -> bool) {
+        for word in 0..self.words {
+            let bits = (0..64).map(|bit| u64::from(in_use(word * 64 + bit)) << bit);
+            self.in_use.set(word, bits.fold(0, |all, bit| all | bit), self.words);
+        }
+    }
+
     /// Words of 64 clusters.
     pub fn words(&self) -> usize {
         self.words

@@ -162,12 +162,11 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     if needs.total() == 0 && plan.refcounts.dirty_blocks().next().is_none() {
         return Ok(None);
     }
-    let table = header.refcount_table_offset >> header.cluster_bits;
-    let old_table = table..table + u64::from(header.refcount_table_clusters);
+    let old_table = plan.counted_table.clone();
     let refcounts = &mut plan.refcounts;
     refcounts.add(storage, old_table.clone(), -1)?;
 
-    let space = Space::of(image, plan.proven)?;
+    let space = Space::of(image, plan.proven)?.without(&plan.avoided);
     let mut released = BTreeSet::new();
     let layout = loop {
         release_blocks(storage, header, refcounts, &mut released)?;

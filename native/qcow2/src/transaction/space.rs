@@ -48,6 +48,12 @@ impl Space {
         Ok(Self { candidates, align })
     }
 
+    /// The same space without `avoided`.
+    pub(super) fn without(mut self, avoided: &[Range<u64>]) -> Self {
+        self.candidates = self.gaps(avoided);
+        self
+    }
+
     /// First of `count` neighbouring clusters that may be written now.
     pub fn find(
         &self,

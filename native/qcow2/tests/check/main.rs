@@ -4,6 +4,7 @@
 mod bench;
 mod bitmaps;
 mod damage;
+mod damages;
 mod extended;
 mod many;
 mod medium;

@@ -1,0 +1,129 @@
+//! Mistakes in an image of [`small`](crate::bench::small), one in every place that a table has.
+
+use std::fs::File;
+
+use crate::bench::{
+    Bench, Damage, INCOMPATIBLE, L1_ENTRIES, L1_OFFSET, SIZE, SNAPSHOT_COUNT, SNAPSHOTS_OFFSET,
+    TABLE_CLUSTERS, TABLE_OFFSET, VERSION, change, data_entry, refcount,
+};
+use crate::support::layout::{COMPRESSED, COPIED, OFFSET};
+
+/// Where QEMU lets a file end.
+const NO_FILE: u64 = 0x7fff_ffff_c000_0000;
+
+#[rustfmt::skip]
+pub const DAMAGES: &[(&str, Damage)] = &[
+    ("a refcount too high", |b| refcount(b, 1)),
+    ("a refcount too low", |b| refcount(b, -1)),
+    ("a refcount of zero", |b| refcount(b, -2)),
+    ("a refcount at its maximum", |b| refcount(b, -3)),
+    ("a refcount beyond the end of the file", |b| b.put(b.block() + (b.len() >> 16) * 2, 2, 1)),
+    ("the header referenced twice", |b| b.put(b.block(), 2, 2)),
+    ("COPIED set on shared data", |b| change(b, b.l2(), |e| e ^ COPIED)),
+    ("COPIED clear on data of its own", |b| change(b, b.l2() + 8, |e| e ^ COPIED)),
+    ("COPIED clear on an L2 table", |b| change(b, b.l1(), |e| e ^ COPIED)),
+    ("COPIED on an L1 entry without a table", |b| b.put(b.l1(), 8, COPIED)),
+    ("COPIED on an empty L2 entry", |b| data_entry(b, COPIED)),
+    ("COPIED on a zero cluster", |b| data_entry(b, COPIED | 1)),
+    ("reserved bits in an L1 entry", |b| change(b, b.l1(), |e| e | 1)),
+    ("reserved bits in an L2 entry", |b| change(b, b.l2(), |e| e | 2)),
+    ("reserved bits in an L2 entry without a cluster", |b| data_entry(b, 1 << 60)),
+    ("an unaligned L2 table", |b| change(b, b.l1(), |e| e | 0x200)),
+    ("an unaligned L2 table of a snapshot", |b| change(b, b.snapshot_l1(), |e| e | 0x200)),
+    ("unaligned data", |b| change(b, b.l2(), |e| e | 0x200)),
+    ("unaligned data that follows itself", |b| {
+        for slot in 0..3 { b.put(b.l2() + slot * 8, 8, 0x5_0200 + slot * 0x1_0000); }
+    }),
+    ("an unaligned preallocated cluster", |b| change(b, b.l2(), |e| e | 0x201)),
+    ("a zero flag in version 2", |b| { change(b, b.l2(), |e| e | 1); b.put(VERSION, 4, 2); }),
+    ("data outside", |b| data_entry(b, 0x900_0000)),
+    ("data just past the end", |b| data_entry(b, b.len().next_multiple_of(0x1_0000))),
+    ("one cluster twice", |b| data_entry(b, b.get(b.l2() + 8, 8))),
+    ("data in the header", |b| change(b, b.l2(), |_| 1)),
+    ("an L2 table outside", |b| b.put(b.l1(), 8, 0x900_0000)),
+    ("one L2 table twice", |b| { b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, b.l2()); }),
+    ("one damaged L2 table twice", |b| {
+        data_entry(b, 0x900_0000); b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, b.l2());
+    }),
+    ("a damaged L2 table that a snapshot shares", |b| {
+        data_entry(b, 0x900_0002); b.put(b.snapshots(), 8, b.l1());
+    }),
+    ("a damaged L2 table of a snapshot", |b| {
+        let table = b.get(b.snapshot_l1(), 8) & OFFSET; change(b, table + 16, |e| e | 2);
+    }),
+    ("the active L1 table outside", |b| b.put(L1_OFFSET, 8, 0x90_0000)),
+    ("the active L1 table beyond the format", |b| b.put(L1_OFFSET, 8, 1 << 56)),
+    ("the active L1 table in the header", |b| b.put(L1_OFFSET, 8, 0)),
+    ("the active L1 table where no file reaches", |b| b.put(L1_OFFSET, 8, NO_FILE)),
+    ("the active L1 table in a refcount block", |b| b.put(L1_OFFSET, 8, b.block())),
+    ("compressed data that overlaps", |b| data_entry(b, COMPRESSED | 3 << 54 | 0x5_0000)),
+    ("compressed data of the greatest length", |b| {
+        data_entry(b, COMPRESSED | 0xff << 54 | 0x5_0001);
+    }),
+    ("compressed data with COPIED", |b| data_entry(b, COMPRESSED | COPIED | 3 << 54 | 0x5_0000)),
+    ("compressed data outside", |b| data_entry(b, COMPRESSED | 3 << 54 | 0x95_0000)),
+    ("compressed data across the end", |b| {
+        data_entry(b, COMPRESSED | 0x7f << 54 | (b.len().next_multiple_of(0x1_0000) - 512));
+    }),
+    ("compressed data too far across the end", |b| {
+        data_entry(b, COMPRESSED | 0x80 << 54 | (b.len().next_multiple_of(0x1_0000) - 512));
+    }),
+    ("reserved bits in the refcount table", |b| change(b, b.table(), |e| e | 1)),
+    ("an unaligned refcount block", |b| change(b, b.table(), |e| e | 0x200)),
+    ("an unaligned refcount block that no cluster needs", |b| b.put(b.table() + 8, 8, 0x2_0200)),
+    ("a refcount block outside", |b| b.put(b.table() + 8, 8, 0x90_0000)),
+    ("the only refcount block outside", |b| b.put(b.table(), 8, 0x90_0000)),
+    ("a refcount block that no file could have", |b| change(b, b.table(), |e| e | 1 << 63)),
+    ("a refcount block beyond the format", |b| change(b, b.table(), |e| e | 1 << 62)),
+    ("no refcount block", |b| b.put(b.table(), 8, 0)),
+    ("one refcount block three times", |b| {
+        b.put(b.table() + 8, 8, b.block()); b.put(b.table() + 16, 8, b.block());
+    }),
+    ("a refcount block that is an L2 table", |b| b.put(b.table() + 8, 8, b.l2())),
+    ("the refcount table outside", |b| b.put(TABLE_OFFSET, 8, 0x90_0000)),
+    ("the refcount table where no file reaches", |b| b.put(TABLE_OFFSET, 8, NO_FILE)),
+    ("the refcount table beyond the format", |b| b.put(TABLE_OFFSET, 8, 1 << 56)),
+    ("the refcount table in the header", |b| b.put(TABLE_OFFSET, 8, 0)),
+    ("no refcount table", |b| b.put(TABLE_CLUSTERS, 4, 0)),
+    ("a snapshot without an L1 table", |b| b.put(b.snapshots() + 8, 4, 0)),
+    ("a snapshot's L1 table outside", |b| b.put(b.snapshots(), 8, 0x90_0000)),
+    ("a snapshot's L1 table where no file reaches", |b| b.put(b.snapshots(), 8, 1 << 63)),
+    ("a snapshot's L1 table in the header", |b| b.put(b.snapshots(), 8, 0)),
+    ("a snapshot's L1 table unaligned", |b| change(b, b.snapshots(), |o| o | 0x200)),
+    ("a snapshot's L1 table too large", |b| b.put(b.snapshots() + 8, 4, 0x40_0001)),
+    ("a snapshot entry without sizes", |b| b.put(b.snapshots() + 36, 4, 8)),
+    ("a snapshot entry without sizes in version 2", |b| {
+        b.put(b.snapshots() + 36, 4, 0); b.put(VERSION, 4, 2);
+    }),
+    ("a snapshot entry with too much extra data", |b| b.put(b.snapshots() + 36, 4, 1032)),
+    ("a snapshot with a long id", |b| b.put(b.snapshots() + 12, 2, 0xffff)),
+    ("a snapshot more than there are", |b| b.put(SNAPSHOT_COUNT, 4, 3)),
+    ("no snapshots although there are", |b| b.put(SNAPSHOT_COUNT, 4, 0)),
+    ("too many snapshots", |b| b.put(SNAPSHOT_COUNT, 4, 70_000)),
+    ("no snapshots, and an unaligned table", |b| {
+        b.put(SNAPSHOT_COUNT, 4, 0); change(b, SNAPSHOTS_OFFSET, |o| o | 0x200);
+    }),
+    ("a snapshot table past the end", |b| b.put(SNAPSHOTS_OFFSET, 8, 0x900_0000)),
+    ("a snapshot table in the header", |b| b.put(SNAPSHOTS_OFFSET, 8, 0)),
+    ("a snapshot table where no file reaches", |b| b.put(SNAPSHOTS_OFFSET, 8, NO_FILE)),
+    ("a file that ends before its snapshot table", |b| end_at(b, b.snapshots())),
+    ("a file that ends inside its snapshot table", |b| end_at(b, b.snapshots() + 100)),
+    ("a file that ends inside its header", |b| end_at(b, 100)),
+    ("an unaligned snapshot table", |b| change(b, SNAPSHOTS_OFFSET, |o| o | 0x200)),
+    ("the dirty bit", |b| b.put(INCOMPATIBLE, 8, 1)),
+    ("the corrupt bit", |b| b.put(INCOMPATIBLE, 8, 2)),
+    ("no disk", |b| b.put(SIZE, 8, 0)),
+    ("a disk that ends inside a cluster", |b| b.put(SIZE, 8, 0x1_0200)),
+    ("a disk that ends inside a sector", |b| b.put(SIZE, 8, 0x1_0064)),
+    ("a file that ends inside its last cluster", |b| truncate(b, 100)),
+    ("a file without its last cluster", |b| truncate(b, 0x1_0000)),
+    ("a file without its last cluster and a bit", |b| truncate(b, 0x1_0100)),
+];
+
+fn truncate(bench: &Bench, bytes: u64) {
+    end_at(bench, bench.len().next_multiple_of(0x1_0000) - bytes);
+}
+
+fn end_at(bench: &Bench, end: u64) {
+    File::options().write(true).open(&bench.path).unwrap().set_len(end).unwrap();
+}

@@ -1,0 +1,73 @@
+//! A power cut at any moment of a repair leaves the damage as it was, or repaired.
+//!
+//! The story. `qemu-img check -r` edits counts and tables where they stand. A power cut in between
+//! leaves an image that is neither the one that was damaged nor the one that is repaired; and a
+//! rebuild of the refcount structure that is torn is worse than what it was to repair.
+
+use qcow2::Repair;
+use qcow2::storage::{RecordingStorage, SparseImage};
+
+use crate::damaged::{Damaged, damaged, repair_on, verdict};
+use crate::support::judge::{Allowed, judge};
+use crate::support::replay::{Effort, Recording};
+use crate::support::{Random, fixtures, oracle, seed, setting};
+
+#[derive(Debug, Default)]
+struct Tally {
+    repaired: u64,
+    states: u64,
+    old: u64,
+    new: u64,
+}
+
+#[test]
+fn a_power_cut_during_a_repair_leaves_the_damage_or_the_repaired_image() {
+    let mut random = Random::named(seed(), "repair and power");
+    let mut tally = Tally::default();
+    for fixture in fixtures::all(&mut Random::named(seed(), "fixtures")) {
+        for _ in 0..setting("CALQUE_REPAIR_ROUNDS", 3) {
+            cut_everywhere(&damaged(&fixture, &mut random), &mut tally, &mut random);
+        }
+    }
+    eprintln!("power cuts of repairs: {tally:?}");
+    assert!(tally.repaired > 50 && tally.old > 100 && tally.new > 100, "{tally:?}");
+}
+
+fn cut_everywhere(Damaged { name, image, what }: &Damaged, tally: &mut Tally, random: &mut Random) {
+    let content = oracle::view(image).unwrap();
+    let before = verdict(image);
+    let storage = RecordingStorage::from_image(image.clone());
+    if repair_on(&storage, *what).unwrap_or_else(|error| panic!("{name}: {error}")).is_none() {
+        return;
+    }
+    tally.repaired += 1;
+    let after = verdict(&storage.cached());
+    assert_eq!((after.0, after.1), (0, 0), "{name}: {:?}", after.2);
+    let recording = Recording { base: image.clone(), operations: storage.operations() };
+    let done_from = recording.settled_epoch();
+    let allowed = Allowed { views: vec![content.clone()], leaks: false };
+    let effort = Effort { samples: setting("CALQUE_CRASH_SAMPLES", 8), enumerate: 5 };
+    recording.states(effort, &mut Random::new(random.next()), |state| {
+        let how = format!("{name}: {}", state.how);
+        assert!(oracle::view(&state.image).unwrap() == content, "{how}: content changed");
+        let now = verdict(&state.image);
+        tally.states += 1;
+        if (now.0, now.1) == (0, 0) {
+            judge(&state.image, &allowed, random).unwrap_or_else(|it| panic!("{how}: {it:?}"));
+            tally.new += 1;
+        } else {
+            assert!(state.epoch < done_from, "{how}: reported done, and lost");
+            assert_eq!(now, before, "{how}: neither the damage nor the repair");
+            repairs_again(&state.image, *what, &how);
+            tally.old += 1;
+        }
+    });
+}
+
+/// What a power cut leaves can be repaired as if nothing had happened.
+fn repairs_again(image: &SparseImage, what: Repair, how: &str) {
+    let storage = RecordingStorage::from_image(image.clone());
+    repair_on(&storage, what).unwrap_or_else(|error| panic!("{how}: again: {error}"));
+    let now = verdict(&storage.durable());
+    assert_eq!((now.0, now.1), (0, 0), "{how}: again: {:?}", now.2);
+}

@@ -1,0 +1,95 @@
+//! Images in memory whose bookkeeping is wrong and whose content is not, for power cuts and faults.
+
+use qcow2::storage::{RecordingStorage, SparseImage};
+use qcow2::{Committed, Image, Repair, check, repair};
+
+use crate::support::Random;
+use crate::support::fixtures::Fixture;
+use crate::support::layout::{COMPRESSED, COPIED, Layout, OFFSET, be64, put64, table};
+
+/// A damaged image.
+pub struct Damaged {
+    pub name: String,
+    pub image: SparseImage,
+    pub what: Repair,
+}
+
+/// Mistakes in counts, flags, and the places of refcount blocks.
+pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
+    let layout = Layout::read(&fixture.image).unwrap();
+    let mut image = fixture.image.clone();
+    let leaks_only = random.chance(30);
+    let mut story = vec![fixture.name.clone()];
+    for _ in 0..=random.below(4) {
+        let clusters = image.len() / layout.cluster();
+        let cluster = random.below(clusters);
+        let count = layout.refcount(&fixture.image, cluster);
+        // An earlier mistake may have sent the block anywhere.
+        let is_counted =
+            layout.block_of(&image, cluster) == layout.block_of(&fixture.image, cluster);
+        let mistake = if leaks_only { 0 } else { random.below(6) };
+        match mistake {
+            0 if is_counted => {
+                let too_high = (count + 1).min(layout.max_refcount());
+                if layout.set_refcount(&mut image, cluster, too_high).is_ok() {
+                    story.push(format!("cluster {cluster:#x} counted {too_high} times"));
+                }
+            }
+            1 | 2 if is_counted => {
+                let too_low = random.below(count.max(1));
+                if layout.set_refcount(&mut image, cluster, too_low).is_ok() {
+                    story.push(format!("cluster {cluster:#x} counted {too_low} times"));
+                }
+            }
+            3 | 4 => {
+                if let Some(at) = an_entry(&image, &layout, random) {
+                    put64(&mut image, at, be64(&fixture.image, at) ^ COPIED);
+                    story.push(format!("COPIED at {at:#x}"));
+                }
+            }
+            _ => {
+                let at = layout.refcount_table_offset + random.below(2) * 8;
+                let places = [0, image.len() + (layout.cluster() << 5), layout.l1_offset | 1];
+                put64(&mut image, at, *random.pick(&places));
+                story.push(format!("refcount table at {at:#x}"));
+            }
+        }
+    }
+    let what = if leaks_only { Repair::Leaks } else { Repair::All };
+    Damaged { name: story.join(", "), image, what }
+}
+
+/// Where an active L1 or L2 entry is that has a COPIED flag.
+fn an_entry(image: &SparseImage, layout: &Layout, random: &mut Random) -> Option<u64> {
+    let l1 = table(image, layout.l1_offset, layout.l1_entries);
+    let used: Vec<u64> = (0..).zip(&l1).filter(|it| it.1 & OFFSET != 0).map(|it| it.0).collect();
+    if used.is_empty() {
+        return None;
+    }
+    let slot = *random.pick(&used);
+    if random.chance(30) {
+        return Some(layout.l1_offset + slot * 8);
+    }
+    let l2 = l1[usize::try_from(slot).unwrap()] & OFFSET;
+    let entries = table(image, l2, layout.l2_entries());
+    let owns = |entry: u64| entry & COMPRESSED == 0 && entry & OFFSET != 0;
+    let owned: Vec<u64> = (0..).zip(entries).filter(|it| owns(it.1)).map(|it| it.0).collect();
+    (!owned.is_empty()).then(|| l2 + random.pick(&owned) * 8)
+}
+
+/// Repairs what `storage` holds.
+pub fn repair_on(storage: &RecordingStorage, what: Repair) -> qcow2::Result<Option<Committed>> {
+    let mut image = check::open(Box::new(storage.clone()))?;
+    let options = &mut qcow2::CommitOptions::default();
+    repair::repair(&mut image, what, options, &mut |_| {}).map(|repaired| repaired.committed)
+}
+
+/// Corruptions, leaks and lines of a check.
+pub fn verdict(image: &SparseImage) -> (u64, u64, Vec<String>) {
+    let storage = RecordingStorage::from_image(image.clone());
+    let mut lines = Vec::new();
+    let tell = &mut |problem: &check::Problem| lines.push(problem.to_string());
+    let image: Image = check::open(Box::new(storage)).unwrap();
+    let report = check::check(&image, tell).unwrap();
+    (report.corruptions + report.check_errors, report.leaks, lines)
+}

@@ -1,0 +1,124 @@
+//! A system call that fails during a repair leaves the damage as it was, and the error says so.
+
+use qcow2::storage::{Call, Fault, Harm, RecordingStorage};
+use qcow2::{Kind, Repair};
+
+use crate::damaged::{Damaged, damaged, repair_on, verdict};
+use crate::support::fixtures::{Fixture, Format, Past};
+use crate::support::layout::Layout;
+use crate::support::{Random, oracle, seed};
+
+fn subjects(random: &mut Random) -> Vec<Fixture> {
+    let past = |format, snapshots| Past {
+        format,
+        size: 128 << 10,
+        writes: 8,
+        snapshots,
+        scattered: true,
+        zeros: format.version == 3,
+    };
+    [past(Format::v3(512, 16), 2), past(Format::v2(4096), 1), past(Format::v3(4096, 64), 0)]
+        .iter()
+        .map(|past| past.build(random))
+        .collect()
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    refused: u64,
+    done_anyway: u64,
+    unsettled: u64,
+}
+
+#[test]
+fn a_failing_call_during_a_repair_leaves_the_damage_as_it_was() {
+    let once = Fault::once(Call::Any, 0, libc::EIO);
+    let shapes = [
+        once,
+        Fault { on: Call::Write, ..once }.leaving(Harm::Half),
+        Fault { on: Call::Write, errno: libc::ENOSPC, ..once }.forever(),
+        Fault { on: Call::Flush, ..once }.leaving(Harm::Lost),
+        Fault { on: Call::Flush, ..once }.leaving(Harm::Half).forever(),
+        Fault { on: Call::Punch, ..once }.forever(),
+    ];
+    let mut random = Random::named(seed(), "repair and faults");
+    let mut tally = Tally::default();
+    for fixture in subjects(&mut random) {
+        for _ in 0..4 {
+            let damaged = damaged(&fixture, &mut random);
+            for shape in shapes {
+                fail_each_call(&damaged, shape, &mut tally);
+            }
+        }
+    }
+    eprintln!("faults during repairs: {tally:?}");
+    assert!(tally.refused > 200 && tally.done_anyway > 10 && tally.unsettled > 5, "{tally:?}");
+}
+
+fn fail_each_call(Damaged { name, image, what }: &Damaged, shape: Fault, tally: &mut Tally) {
+    let content = oracle::view(image).unwrap();
+    let before = verdict(image);
+    for at in 0.. {
+        let how = format!("{name}: {shape:?} from {at} on");
+        let storage = RecordingStorage::from_image(image.clone());
+        storage.inject(Fault { at: shape.at + at, ..shape });
+        let result = repair_on(&storage, *what);
+        let met = storage.faults_met() > 0;
+        storage.clear_faults();
+        if !met {
+            assert!(result.is_ok(), "{how}: not met");
+            return;
+        }
+        for image in [storage.cached(), storage.durable()] {
+            assert!(oracle::view(&image).unwrap() == content, "{how}: content changed");
+        }
+        match result {
+            Ok(_) => {
+                let now = verdict(&storage.durable());
+                // A count that could not be read is not repaired; a punch that failed costs space.
+                if (now.0, now.1) != (0, 0) {
+                    assert_eq!(now, before, "{how}");
+                }
+                tally.done_anyway += 1;
+            }
+            Err(error) if error.kind() == Kind::Unsettled => tally.unsettled += 1,
+            Err(error) => {
+                assert!(matches!(error.kind(), Kind::Io | Kind::NoSpace), "{how}: {error}");
+                for image in [storage.cached(), storage.durable()] {
+                    assert_eq!(verdict(&image), before, "{how}: {error}");
+                }
+                repair_on(&storage, *what).unwrap_or_else(|error| panic!("{how}: again: {error}"));
+                let now = verdict(&storage.durable());
+                assert_eq!((now.0, now.1), (0, 0), "{how}: again: {:?}", now.2);
+                tally.refused += 1;
+            }
+        }
+    }
+}
+
+/// What leaks owns the blocks that a repair needs.
+#[test]
+fn leaks_are_repaired_where_no_block_is_left() {
+    let mut random = Random::named(seed(), "repair on a full disk");
+    for fixture in subjects(&mut random) {
+        let layout = Layout::read(&fixture.image).unwrap();
+        let mut image = fixture.image.clone();
+        // Data that nobody names any more, as after an interrupted delete.
+        let first = image.len().next_multiple_of(1 << 16) / layout.cluster();
+        for cluster in first..first + (256 << 10) / layout.cluster() {
+            let noise = vec![7; usize::try_from(layout.cluster()).unwrap()];
+            image.write(&noise, cluster * layout.cluster());
+            let _ = layout.set_refcount(&mut image, cluster, 1);
+        }
+        let (corruptions, leaks, _) = verdict(&image);
+        assert!(corruptions == 0 && leaks > 0, "{}", fixture.name);
+        let content = oracle::view(&image).unwrap();
+        let storage = RecordingStorage::from_image(image.clone());
+        storage.limit_room(Some(image.data_bytes()));
+        let done = repair_on(&storage, Repair::Leaks).unwrap().unwrap();
+        assert!(done.punched_bytes > 0, "{}", fixture.name);
+        let now = verdict(&storage.durable());
+        assert_eq!((now.0, now.1), (0, 0), "{}: {:?}", fixture.name, now.2);
+        assert!(oracle::view(&storage.durable()).unwrap() == content, "{}", fixture.name);
+    }
+}

@@ -1,0 +1,79 @@
+//! One mistake at a time, in every table.
+
+use std::fs;
+
+use qcow2::Repair;
+
+use crate::bench::{Bench, small};
+use crate::damages::DAMAGES;
+use crate::outcome::{Contents, Outcome, is_as_good, repair_by_qemu, repair_by_us, word};
+use crate::verdict::by_qemu;
+
+/// Damages after which the two say different things, and why that is meant.
+#[rustfmt::skip]
+const MEANT: &[(&str, &[Repair])] = &[
+    // QEMU reads the header as a table, which a commit changes.
+    ("COPIED on an L1 entry without a table", &[Repair::Leaks, Repair::All]),
+    // QEMU makes it a zero cluster.
+    ("an unaligned preallocated cluster", &[Repair::All]),
+    // QEMU gives up, and marks the image as corrupt.
+    ("a damaged L2 table that a snapshot shares", &[Repair::All]),
+    ("reserved bits in the refcount table", &[Repair::All]),
+    ("an unaligned refcount block", &[Repair::Leaks, Repair::All]),
+    ("a snapshot entry without sizes", &[Repair::All]),
+    // QEMU tells the counts that it cannot read twice.
+    ("a refcount block that no file could have", &[Repair::Leaks, Repair::All]),
+    // QEMU makes the file longer, up to where the block would be, or tries to.
+    ("a refcount block outside", &[Repair::All]),
+    ("the only refcount block outside", &[Repair::All]),
+    ("a refcount block beyond the format", &[Repair::All]),
+    ("the refcount table in the header", &[Repair::All]),
+    // QEMU says that it cannot free a snapshot table that is nowhere.
+    ("a snapshot table past the end", &[Repair::All]),
+    // The snapshot that is left out shares clusters; QEMU misses a flag that has to be set again.
+    ("a snapshot entry without sizes in version 2", &[Repair::All]),
+    ("a snapshot with a long id", &[Repair::All]),
+    // The file grows over the place where data were, and they are counted.
+    ("a file that ends before its snapshot table", &[Repair::Leaks, Repair::All]),
+];
+
+/// Where QEMU is content, and we are not.
+const LEFT: &str = "an unaligned preallocated cluster";
+
+#[test]
+fn every_damage_is_repaired_as_qemu_repairs_it() {
+    let bench = small();
+    let sound = fs::read(&bench.path).unwrap();
+    let (mut differ, mut wrong) = (Vec::new(), Vec::new());
+    for (story, damage) in DAMAGES {
+        for what in [Repair::Leaks, Repair::All] {
+            fs::write(&bench.path, &sound).unwrap();
+            damage(&bench);
+            let (ours, qemus) = both(&bench, what, &format!("{story}, -r {}", word(what)));
+            let is_meant = MEANT.iter().any(|it| it.0 == *story && it.1.contains(&what));
+            if ours != qemus {
+                differ.push((*story, what));
+            }
+            if (ours != qemus) != is_meant {
+                wrong.push((*story, word(what), ours, qemus));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(MEANT.iter().all(|it| it.1.iter().all(|&what| differ.contains(&(it.0, what)))));
+}
+
+/// Repairs two copies of the image, looks at both, and returns what was said.
+fn both(bench: &Bench, what: Repair, story: &str) -> (Outcome, Outcome) {
+    let other = tempfile::tempdir().unwrap();
+    let theirs = other.path().join("image.qcow2");
+    fs::copy(&bench.path, &theirs).unwrap();
+    let before = Contents::of(&bench.path, &["one", "two"]);
+    let (ours, qemus) = (repair_by_us(&bench.path, what), repair_by_qemu(&theirs, what));
+    let after = Contents::of(&bench.path, &["one", "two"]);
+    assert!(before.is_kept_by(&after), "{story}: content changed");
+    let (a, b) = (by_qemu(&bench.path, false), by_qemu(&theirs, false));
+    let good = is_as_good(a.status, b.status) || what == Repair::All && story.starts_with(LEFT);
+    assert!(good, "{story}: {a:#?} after us, {b:#?} after qemu-img");
+    (ours, qemus.about(&theirs, &bench.path))
+}
