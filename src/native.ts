@@ -15,6 +15,8 @@ export interface Native {
   /** Of the events only `waitingFor` comes. */
   imageCreate(request: ImageCreateRequest, event?: OnChange): Reply<ImageCreateReport>;
   imageGrow(request: ImageGrowRequest, event?: OnChange): Reply<CommitReport>;
+  /** Puts right what a check finds, in one commit, and checks once more. */
+  imageRepair(request: ImageRepairRequest, event?: OnChange): Reply<RepairReport>;
   imageClone(
     request: ImageCloneRequest,
     progress?: (progress: CloneProgress) => void,
@@ -279,6 +281,29 @@ export interface CheckReport {
   /** qemu-img's line for each problem, at most 65 536. */
   problems: string[];
   problemsOmitted: Bytes;
+}
+
+/** Space that is counted and unused, or everything that can be put right. */
+export type RepairKind = "leaks" | "all";
+
+export interface ImageRepairRequest {
+  path: string;
+  repair: RepairKind;
+  noWait?: boolean;
+}
+
+/** Counted as `qemu-img check -r` counts. */
+export interface RepairReport {
+  /** What was found and not repaired; its lines also tell what was. */
+  found: CheckReport;
+  leaksFixed: Bytes;
+  corruptionsFixed: Bytes;
+  /** The refcount structures have to be made anew, which was not asked for; nothing was written. */
+  mustRebuild: boolean;
+  /** The check afterwards, where something was repaired. */
+  checked?: CheckReport;
+  /** What it cost, where something was written. */
+  commit?: CommitReport;
 }
 
 /** An existing file is overwritten, once nobody else uses it. */

@@ -348,6 +348,16 @@ export interface ImageInfoRequest {
   forceShare?: boolean
 }
 
+/** Asks for a check that repairs what it finds. */
+export interface ImageRepairRequest {
+  /** The image. */
+  path: string
+  /** What may be repaired. */
+  repair: RepairKind
+  /** Refuses instead of waiting for another Calque. */
+  noWait?: boolean
+}
+
 /** How an image is used. */
 export type ImageUse = 'free' | 'calque' | 'reader' | 'writer'
 
@@ -396,6 +406,25 @@ export interface PlannedSnapshot {
   dateSec: number
   /** And nanoseconds. */
   dateNsec: number
+}
+
+/** What a repair may do. */
+export type RepairKind = 'leaks' | 'all'
+
+/** What a repair found and did, counted as `qemu-img check -r` counts. */
+export interface RepairReport {
+  /** What was found and not repaired; its lines also tell what was. */
+  found: CheckReport
+  /** Clusters that leaked. */
+  leaksFixed: Bytes
+  /** Everything else that was put right. */
+  corruptionsFixed: Bytes
+  /** The refcount structures have to be made anew, which was not asked for; nothing was written. */
+  mustRebuild: boolean
+  /** The check afterwards, where something was repaired. */
+  checked?: CheckReport
+  /** What it cost, where something was written. */
+  commit?: CommitReport
 }
 
 /** Asks that the disk hold what it held at a snapshot. */
@@ -699,6 +728,8 @@ export declare function imageCreate(request: ImageCreateRequest, event?: ((arg: 
 export declare function imageGrow(request: ImageGrowRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<CommitReport>
 
 export declare function imageInfo(request: ImageInfoRequest): Reply<ImageInfo>
+
+export declare function imageRepair(request: ImageRepairRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<RepairReport>
 
 export declare function imageUsers(request: ImageUsersRequest): Reply<ImageUsersReport>
 

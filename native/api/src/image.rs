@@ -1,22 +1,22 @@
-//! The operations on a whole image: describe, check, create, grow, look who uses it.
+//! The operations on a whole image: describe, check, repair, create, grow, look who uses it.
 
 use std::path::Path;
 
-use qcow2::check;
+use qcow2::check::{self, repair::repair};
 use qcow2::format::bitmap;
 use qcow2::format::header::{self, Compression, Encryption as Crypt, extension, incompatible};
 use qcow2::lock::{Holder, users};
 use qcow2::storage::{Access, FileStorage, Storage};
-use qcow2::{Error, Image, Kind, NewFile, NewImage};
+use qcow2::{Error, Image, Kind, NewFile, NewImage, Repair};
 
 use crate::callback::Callback;
 use crate::report::{commit_report, describe_snapshot, opening};
-use crate::session::{change, lock_to_change, read, read_with};
+use crate::session::{change, change_with, lock_to_change, read, read_with};
 use crate::types::{
     BitmapInfo, Bytes, ChangeEvent, CheckReport, CommitReport, Compat, CompressionType, Encryption,
     Failure, FailureCode, ImageCheckRequest, ImageCreateReport, ImageCreateRequest,
-    ImageGrowRequest, ImageInfo, ImageInfoRequest, ImageUse, ImageUser, ImageUsersReport,
-    ImageUsersRequest, Outcome, Stage,
+    ImageGrowRequest, ImageInfo, ImageInfoRequest, ImageRepairRequest, ImageUse, ImageUser,
+    ImageUsersReport, ImageUsersRequest, Outcome, RepairKind, RepairReport, Stage,
 };
 
 /// Describes an image. Takes no lock and writes nothing.
@@ -29,29 +29,70 @@ pub fn image_info(request: ImageInfoRequest) -> Outcome<ImageInfo> {
 /// Counts the references of an image anew. Takes no lock and writes nothing.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
 pub fn image_check(request: ImageCheckRequest) -> Outcome<CheckReport> {
-    read_with(check::open, &request.path, request.force_share, |image, _| {
-        let mut problems = Vec::new();
-        let report = check::check(image, &mut |problem| problems.push(problem.to_string()))?;
-        Ok(CheckReport {
-            image_end_offset: Bytes(report.image_end_offset),
-            total_clusters: Bytes(report.total_clusters),
-            allocated_clusters: Bytes(report.allocated_clusters),
-            fragmented_clusters: Bytes(report.fragmented_clusters),
-            compressed_clusters: Bytes(report.compressed_clusters),
-            corruptions: Bytes(report.corruptions),
-            leaks: Bytes(report.leaks),
-            check_errors: Bytes(report.check_errors),
-            problems,
-            problems_omitted: Bytes(report.problems_omitted),
-        })
-    })
-    .map_err(|failure| match failure.code {
+    read_with(check::open, &request.path, request.force_share, |image, _| checked(image))
+        .map_err(staged)
+}
+
+/// The stage of a failed check.
+fn staged(failure: Failure) -> Failure {
+    match failure.code {
         // Bitmaps or LUKS header: qemu-img does not get as far as a check.
         FailureCode::InvalidHeader => opening(failure),
         // The snapshot table is read by the check, in its own words.
         FailureCode::InvalidSnapshotTable => Failure { stage: Stage::Operation, ..failure },
         _ => failure,
+    }
+}
+
+fn checked(image: &Image) -> qcow2::Result<CheckReport> {
+    let mut problems = Vec::new();
+    let report = check::check(image, &mut |problem| problems.push(problem.to_string()))?;
+    Ok(check_report(report, problems))
+}
+
+fn check_report(report: check::CheckReport, problems: Vec<String>) -> CheckReport {
+    CheckReport {
+        image_end_offset: Bytes(report.image_end_offset),
+        total_clusters: Bytes(report.total_clusters),
+        allocated_clusters: Bytes(report.allocated_clusters),
+        fragmented_clusters: Bytes(report.fragmented_clusters),
+        compressed_clusters: Bytes(report.compressed_clusters),
+        corruptions: Bytes(report.corruptions),
+        leaks: Bytes(report.leaks),
+        check_errors: Bytes(report.check_errors),
+        problems,
+        problems_omitted: Bytes(report.problems_omitted),
+    }
+}
+
+/// Counts the references of an image anew and puts right what does not agree, in one commit; then
+/// checks it once more.
+#[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
+pub fn image_repair(
+    request: ImageRepairRequest,
+    event: &mut Callback<'_, ChangeEvent>,
+) -> Outcome<RepairReport> {
+    let what = match request.repair {
+        RepairKind::Leaks => Repair::Leaks,
+        RepairKind::All => Repair::All,
+    };
+    change_with(check::open, &request.path, request.no_wait, event, |image, options| {
+        let mut lines = Vec::new();
+        let done = repair(image, what, options, &mut |line| lines.push(line.to_string()))?;
+        let has_repaired = done.leaks_fixed + done.corruptions_fixed > 0;
+        let checked = has_repaired.then(|| {
+            checked(image).map_err(|error| error.with_hint("what could be repaired is repaired"))
+        });
+        Ok(RepairReport {
+            found: check_report(done.found, lines),
+            leaks_fixed: Bytes(done.leaks_fixed),
+            corruptions_fixed: Bytes(done.corruptions_fixed),
+            must_rebuild: done.must_rebuild,
+            checked: checked.transpose()?,
+            commit: done.committed.map(commit_report),
+        })
     })
+    .map_err(staged)
 }
 
 /// Makes an empty image, durably: a new file appears whole or not at all. A file that exists is

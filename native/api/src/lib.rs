@@ -18,7 +18,7 @@ pub mod types;
 pub use clone::image_clone;
 pub use convert::image_convert;
 pub use file::{file_remove, file_stamp};
-pub use image::{image_check, image_create, image_grow, image_info, image_users};
+pub use image::{image_check, image_create, image_grow, image_info, image_repair, image_users};
 pub use snapshot::{
     snapshot_apply, snapshot_create, snapshot_delete, snapshot_list, snapshot_rename,
 };

@@ -25,10 +25,21 @@ pub(crate) fn change<T>(
     event: &mut Callback<'_, ChangeEvent>,
     change: impl FnOnce(&mut Image, &mut CommitOptions<'_>) -> Result<T>,
 ) -> Outcome<T> {
+    change_with(Image::open, path, no_wait, event, change)
+}
+
+/// [`change`] of an image that is opened by `open`.
+pub(crate) fn change_with<T>(
+    open: fn(Box<dyn Storage>) -> Result<Image>,
+    path: &str,
+    no_wait: Option<bool>,
+    event: &mut Callback<'_, ChangeEvent>,
+    change: impl FnOnce(&mut Image, &mut CommitOptions<'_>) -> Result<T>,
+) -> Outcome<T> {
     let at = |stage| move |error: Error| Failure::new(stage, path, &error);
     let file = FileStorage::open(Path::new(path), Access::Write).map_err(at(Stage::Open))?;
     let lock = lock_to_change(&file, no_wait, event).map_err(at(Stage::Open))?;
-    let mut image = Image::open(Box::new(file)).map_err(at(Stage::Open))?;
+    let mut image = open(Box::new(file)).map_err(at(Stage::Open))?;
     let mut prepared = |planned: &PlannedCommit<'_>| {
         event(ChangeEvent::planned(planned_commit(planned)))?;
         // QEMU looks for a writer before it has locked; so we look again, last of all.

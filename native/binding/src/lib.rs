@@ -51,6 +51,7 @@ operation!(image_info(ImageInfoRequest) -> ImageInfo);
 operation!(image_check(ImageCheckRequest) -> CheckReport);
 operation!(image_create(ImageCreateRequest, event: ChangeEvent => Result) -> ImageCreateReport);
 operation!(image_grow(ImageGrowRequest, event: ChangeEvent => Result) -> CommitReport);
+operation!(image_repair(ImageRepairRequest, event: ChangeEvent => Result) -> RepairReport);
 operation!(image_clone(ImageCloneRequest, progress: CloneProgress) -> CloneReport);
 operation!(image_convert(ImageConvertRequest, progress: ConvertProgress) -> ConvertReport);
 operation!(image_users(ImageUsersRequest) -> ImageUsersReport);

@@ -18,6 +18,7 @@ pub fn operations<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     native.set("imageCheck", plain(ctx, api::image_check)?)?;
     native.set("imageCreate", calling(ctx, api::image_create)?)?;
     native.set("imageGrow", calling(ctx, api::image_grow)?)?;
+    native.set("imageRepair", calling(ctx, api::image_repair)?)?;
     native.set("imageClone", telling(ctx, api::image_clone)?)?;
     native.set("imageConvert", telling(ctx, api::image_convert)?)?;
     native.set("imageUsers", plain(ctx, api::image_users)?)?;

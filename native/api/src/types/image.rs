@@ -163,6 +163,51 @@ pub struct CheckReport {
     pub problems_omitted: Bytes,
 }
 
+/// What a repair may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "napi", napi_derive::napi(string_enum = "kebab-case"))]
+pub enum RepairKind {
+    /// Frees what is counted and unused.
+    Leaks,
+    /// Puts right everything that can be.
+    All,
+}
+
+/// Asks for a check that repairs what it finds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_to_js = false))]
+pub struct ImageRepairRequest {
+    /// The image.
+    pub path: String,
+    /// What may be repaired.
+    pub repair: RepairKind,
+    /// Refuses instead of waiting for another Calque.
+    pub no_wait: Option<bool>,
+}
+
+/// What a repair found and did, counted as `qemu-img check -r` counts.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
+pub struct RepairReport {
+    /// What was found and not repaired; its lines also tell what was.
+    pub found: CheckReport,
+    /// Clusters that leaked.
+    pub leaks_fixed: Bytes,
+    /// Everything else that was put right.
+    pub corruptions_fixed: Bytes,
+    /// The refcount structures have to be made anew, which was not asked for; nothing was written.
+    pub must_rebuild: bool,
+    /// The check afterwards, where something was repaired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<CheckReport>,
+    /// What it cost, where something was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitReport>,
+}
+
 /// Asks for an empty image. An existing file is overwritten, as qemu-img does, once nobody else
 /// uses it.
 #[derive(Clone, Debug, Deserialize)]
