@@ -88,7 +88,7 @@ describe("both doors", () => {
   test("have the same operations", () => {
     const { addon: one, host: other } = throughBothDoors("names", "operations(native)");
     expect(one.answers).toEqual(other.answers);
-    expect(one.answers).toHaveLength(30);
+    expect(one.answers).toHaveLength(31);
   });
 
   test("answer the same to every operation", () => {
@@ -158,6 +158,26 @@ describe("both doors", () => {
     const expected = { calls: 1, isInside: true, thrown: { copied: 1 }, left: "not-found" };
     expect(one).toEqual({ answers: expected, files: [] });
     expect(other).toEqual({ answers: expected, files: [] });
+  });
+
+  test("repair in one commit, which is told before, and do nothing where that throws", () => {
+    for (const door of ["addon", "host"]) {
+      mkdirSync(path.join(directory, "repair", door), { recursive: true });
+      writeFileSync(path.join(directory, "repair", door, "leaking.qcow2"), leakingImage());
+    }
+    const { addon: one, host: other } = throughBothDoors("repair", "playRepair(native)");
+    expect(other).toEqual(one);
+    expect(one.answers).toEqual({
+      thrown: "imageRepair",
+      isUntouched: true,
+      isAfter: true,
+      lines: [
+        "Leaked cluster 0 refcount=3 reference=1",
+        "Repairing cluster 0 refcount=3 reference=1",
+      ],
+      leaksFixed: 1,
+      leaks: 0,
+    });
   });
 
   test("tell what a commit will do before it does it, and do nothing where that throws", () => {
@@ -252,5 +272,12 @@ function filledImage(megabytes: number): Buffer {
     image.fill((i % 251) | 1, (first + i) * cluster, (first + i + 1) * cluster);
   }
   for (let i = 0; i < first + data; i++) image.writeUInt16BE(1, 4 * cluster + 2 * i);
+  return image;
+}
+
+/** An image whose header is counted three times. */
+function leakingImage(): Buffer {
+  const image = filledImage(1);
+  image.writeUInt16BE(3, 4 * 65_536);
   return image;
 }

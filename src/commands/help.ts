@@ -5,7 +5,7 @@ import { type Entry, findEntry, type Group } from "../command/group.ts";
 import { commandHelp, groupHelp } from "../command/help.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../failure.ts";
-import { isImageVerb, laterVerb, notYet, top } from "./top.ts";
+import { laterVerb, notYet, top } from "./top.ts";
 
 export default new Command("help")
   .usage("[options] [<command> ...]")
@@ -24,11 +24,8 @@ export default new Command("help")
       }
       if (entry === undefined) {
         const list = ["help", target.path].filter((part) => part !== "").join(" ");
-        const hint =
-          target === top && (await isImageVerb(word))
-            ? `on image files, \`${program} help image ${word}\``
-            : `\`${program} ${list}\` lists the commands`;
-        stderr.write(`Error: Unknown Command: '${stderr.name(word)}'\nhint: ${hint}\n`);
+        const hint = `hint: \`${program} ${list}\` lists the commands`;
+        stderr.write(`Error: Unknown Command: '${stderr.name(word)}'\n${hint}\n`);
         return 1;
       }
       target = (await entry.load()).default;

@@ -13,6 +13,11 @@ export const top: Group = {
 This is one executable file; it needs no daemon, no root and no network.`,
   entries: [
     {
+      name: "check",
+      summary: "Check the disk of an instance for errors",
+      load: () => import("./check.ts"),
+    },
+    {
       name: "clone",
       summary: "Clone an instance",
       load: () => import("./clone.ts"),
@@ -121,12 +126,9 @@ This is one executable file; it needs no daemon, no root and no network.`,
   async unknown(word, context) {
     const verb = laterVerb(word);
     if (verb !== undefined) throw failed(verb, await notYet(verb, context));
-    const { program, stdout, stderr } = context;
+    const { program, stdout } = context;
     const name = stdout.name(word);
     stdout.write(`Error: Unknown command or alias '${name}' (try "${program} help")\n`);
-    if (await isImageVerb(word)) {
-      stderr.write(`hint: on image files, \`${program} image ${word}\`\n`);
-    }
     return 1;
   },
 };
@@ -149,10 +151,4 @@ export async function notYet(verb: string, context: Context): Promise<string> {
   const { programName } = await import("./store.ts");
   const { program } = context;
   return sentence("later.verb", { ...programName(context), program, verb });
-}
-
-/** Whether `image` has a command of that name. */
-export async function isImageVerb(word: string): Promise<boolean> {
-  const { default: image } = await import("./image/group.ts");
-  return image.entries.some(({ name }) => name === word);
 }

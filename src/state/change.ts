@@ -24,6 +24,8 @@ import {
   type CommitReport,
   type OnChange,
   type PlannedCommit,
+  type RepairKind,
+  type RepairReport,
   type Reply,
   type SnapshotInfo,
   unwrap,
@@ -241,6 +243,18 @@ export class InstanceChange implements Disposable {
     );
     this.#remember({ operation: "grow", bytes });
     return commit;
+  }
+
+  /** Puts right what a check of the disk finds; snapshots stay, and what the record says. */
+  repair(kind: RepairKind): RepairReport {
+    const report = this.#commit((event) =>
+      this.#access.native.imageRepair({ path: this.#disk, repair: kind }, event),
+    );
+    const { leaksFixed, corruptionsFixed, commit } = report;
+    if (commit !== undefined) {
+      this.#remember({ operation: "repair", leaksFixed, corruptionsFixed });
+    }
+    return report;
   }
 
   /**

@@ -64,6 +64,13 @@ export const SENTENCES = {
   "info.hint": "on image files, `{program} image info`",
   "info.mixed-csv": "Mixed snapshot and instance arguments are not supported with CSV format",
 
+  "check.name": "Please provide the name of the instance to check.",
+  "check.repair": "Invalid repair '{value}': need 'leaks' or 'all'",
+  "check.in-use": "{Program} can only check stopped instances.",
+  "check.hint": "on image files, `{program} image check`",
+  "check.rebuild": "the reference counts have to be made anew",
+  "check.rebuild-it": "`{program} check {instance} --repair all` does that",
+
   "path.name": "Please provide the name of the instance whose path to print.",
 
   "history.name": "Please provide the name of the instance whose history to print.",

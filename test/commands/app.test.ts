@@ -104,6 +104,7 @@ describe("the program", () => {
                        v's, i.e. -vvvv.
 
       Available commands:
+        check     Check the disk of an instance for errors
         clone     Clone an instance
         create    Create an instance with an empty disk
         delete    Delete instances and snapshots
@@ -149,11 +150,6 @@ describe("the program", () => {
     const cli = app();
     expect(await cli("lunch")).toMatchInlineSnapshot(`
       "Error: Unknown command or alias 'lunch' (try "calque help")
-      = 1"
-    `);
-    expect(await cli("check", "disk.qcow2")).toMatchInlineSnapshot(`
-      "Error: Unknown command or alias 'check' (try "calque help")
-      ! hint: on image files, \`calque image check\`
       = 1"
     `);
   });
@@ -299,9 +295,14 @@ describe("help", () => {
     }
     expect(await cli("help", "image", "check")).toMatchInlineSnapshot(`
       "Usage: calque image check [-q] [-f qcow2] [-U] [--output human|json] FILE
-      Check an image for errors. Nothing is written.
+             calque image check -r leaks|all [-q] [-f qcow2] [--no-wait]
+                                [--output human|json] FILE
+      Check an image for errors; without -r, nothing is written.
 
-      The exit status says what was found:
+      What -r repairs changes in one step: whatever interrupts it leaves the image as
+      it was, or repaired. No data is changed; entries that lead nowhere stay errors.
+
+      The exit status says what was found, after a repair what is left:
 
         0   no errors
         1   the check was not completed
@@ -315,9 +316,13 @@ describe("help", () => {
         -f, --format <format>  The format of the image; only qcow2 is accepted, and
                                nothing is ever guessed
         -U, --force-share      Read the image also while somebody else writes to it;
-                               what is read may be torn
+                               what is read may be torn (not with -r)
         --output <format>      Output for people (human, the default) or for programs
                                (json)
+        -r, --repair <what>    Repair leaked clusters (leaks), or everything that can
+                               be repaired (all)
+        --no-wait              Fail at once when another Calque is at work on the
+                               image, instead of waiting for it (only with -r)
 
       Arguments:
         FILE                   The image
@@ -327,6 +332,10 @@ describe("help", () => {
             Check a disk that nobody uses
         calque image check -q disk.qcow2 && echo clean
             Ask in a script
+        calque image check -r leaks disk.qcow2
+            Free what is counted and unused
+        calque image check -r all disk.qcow2
+            Repair a disk after a crash of its last user
       = 0"
     `);
     expect(await cli("help", "image", "clone")).toMatchInlineSnapshot(`
@@ -503,11 +512,6 @@ describe("help", () => {
     expect(await cli("help", "image", "convert")).toMatchInlineSnapshot(`
       "! Error: Unknown Command: 'convert'
       ! hint: \`calque help image\` lists the commands
-      = 1"
-    `);
-    expect(await cli("help", "check")).toMatchInlineSnapshot(`
-      "! Error: Unknown Command: 'check'
-      ! hint: on image files, \`calque help image check\`
       = 1"
     `);
     expect(await cli("image", "help", "lunch")).toMatchInlineSnapshot(`

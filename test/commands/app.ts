@@ -11,6 +11,7 @@ import type {
   Failure,
   ImageInfo,
   Native,
+  RepairReport,
   SnapshotInfo,
   SnapshotListReport,
   SnapshotReport,
@@ -163,5 +164,21 @@ export function changed(requests: unknown[] = [], commit: Partial<SnapshotReport
     requests.push(request);
     const cost = { writtenBytes: 131072, flushes: 3, punchedBytes: 0, ...commit };
     return { report: { id: "1", name: "foo", commit: cost } };
+  };
+}
+
+/** A repair that says this, and notes what it was asked for. */
+export function repaired(report: Partial<RepairReport> = {}, requests: unknown[] = []) {
+  return (request: object): { report: RepairReport } => {
+    requests.push(request);
+    return {
+      report: {
+        found: checked()().report,
+        leaksFixed: 0,
+        corruptionsFixed: 0,
+        mustRebuild: false,
+        ...report,
+      },
+    };
   };
 }

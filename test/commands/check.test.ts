@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 
-import { app, checked, fails } from "./app.ts";
+import { app, checked, fails, repaired } from "./app.ts";
 
 test("check says that nothing is wrong", async () => {
   const cli = app({ imageCheck: checked() });
@@ -182,14 +182,205 @@ test("check of an image that it does not understand ends with 63", async () => {
   `);
 });
 
-test("check refuses to repair, and what is no way to repair sooner", async () => {
+const cost = { writtenBytes: 131072, flushes: 3, punchedBytes: 0 };
+
+const mended = {
+  found: checked({
+    problems: [
+      "Leaked cluster 7 refcount=1 reference=0",
+      "Repairing cluster 7 refcount=1 reference=0",
+    ],
+  })().report,
+  leaksFixed: 1,
+  checked: checked()().report,
+  commit: cost,
+};
+
+test("check -r says what it repaired, then what is left", async () => {
+  const requests: unknown[] = [];
+  const cli = app({ imageRepair: repaired(mended, requests) });
+  expect(await cli("image", "check", "-r", "leaks", "disk.qcow2")).toMatchInlineSnapshot(`
+    "The following inconsistencies were found and repaired:
+
+        1 leaked clusters
+        0 corruptions
+
+    Double checking the fixed image now...
+    No errors were found on the image.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    ! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    = 0"
+  `);
+  expect(
+    await cli("image", "check", "-r", "all", "--no-wait", "--output=json", "disk.qcow2"),
+  ).toMatchInlineSnapshot(`
+    "{
+        "image-end-offset": 458752,
+        "total-clusters": 16,
+        "check-errors": 0,
+        "leaks-fixed": 1,
+        "allocated-clusters": 2,
+        "filename": "disk.qcow2",
+        "format": "qcow2"
+    }
+    ! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    = 0"
+  `);
+  expect(await cli("image", "check", "-q", "--repair=all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    = 0"
+  `);
+  expect(requests).toEqual([
+    { path: "disk.qcow2", repair: "leaks", noWait: false },
+    { path: "disk.qcow2", repair: "all", noWait: true },
+    { path: "disk.qcow2", repair: "all", noWait: false },
+  ]);
+});
+
+test("check -r ends with what the second check finds", async () => {
+  const cli = app({
+    imageRepair: repaired({
+      ...mended,
+      corruptionsFixed: 2,
+      checked: checked({ corruptions: 1, problems: ["ERROR offset=50200: …"] })().report,
+    }),
+  });
+  expect(await cli("image", "check", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "The following inconsistencies were found and repaired:
+
+        1 leaked clusters
+        2 corruptions
+
+    Double checking the fixed image now...
+
+    1 errors were found on the image.
+    Data may be corrupted, or further writes to the image may corrupt it.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    ! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    ! ERROR offset=50200: …
+    = 2"
+  `);
+  expect(
+    await cli("image", "check", "-r", "all", "--output=json", "disk.qcow2"),
+  ).toMatchInlineSnapshot(`
+    "{
+        "image-end-offset": 458752,
+        "total-clusters": 16,
+        "corruptions": 1,
+        "corruptions-fixed": 2,
+        "check-errors": 0,
+        "leaks-fixed": 1,
+        "allocated-clusters": 2,
+        "filename": "disk.qcow2",
+        "format": "qcow2"
+    }
+    ! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    ! ERROR offset=50200: …
+    = 2"
+  `);
+});
+
+test("check -r of a sound image is a check", async () => {
+  const cli = app({ imageRepair: repaired() });
+  expect(await cli("image", "check", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "No errors were found on the image.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    = 0"
+  `);
+});
+
+test("check -r that can repair nothing says what is wrong", async () => {
+  const cli = app({
+    imageRepair: repaired({
+      found: checked({ corruptions: 1, problems: ["ERROR offset=50200: …"] })().report,
+    }),
+  });
+  expect(await cli("image", "check", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "
+    1 errors were found on the image.
+    Data may be corrupted, or further writes to the image may corrupt it.
+    2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters
+    Image end offset: 458752
+    ! ERROR offset=50200: …
+    = 2"
+  `);
+});
+
+test("check -r leaks names the way out where it is not enough", async () => {
+  const cli = app({
+    imageRepair: repaired({
+      found: checked({
+        problems: [
+          "ERROR cluster 5 refcount=0 reference=3",
+          "ERROR need to rebuild refcount structures",
+        ],
+      })().report,
+      mustRebuild: true,
+    }),
+  });
+  expect(await cli("image", "check", "-r", "leaks", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! ERROR cluster 5 refcount=0 reference=3
+    ! ERROR need to rebuild refcount structures
+    ! error: Check failed: Input/output error
+    ! hint: \`calque image check -r all\` makes the reference counts anew
+    = 1"
+  `);
+});
+
+test("check -r says where freed space was not given back", async () => {
+  const commit = { ...cost, punchFailure: "Operation not permitted" };
+  const cli = app({ imageRepair: repaired({ ...mended, commit }) });
+  expect(await cli("image", "check", "-q", "-r", "leaks", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! Leaked cluster 7 refcount=1 reference=0
+    ! Repairing cluster 7 refcount=1 reference=0
+    ! hint: the freed space still belongs to the file: Operation not permitted
+    = 0"
+  `);
+});
+
+test("check -r fails in qemu-img's words, and waits as the other changes do", async () => {
+  const full = app({ imageRepair: fails({ code: "no-space", reason: "No space left on device" }) });
+  expect(await full("image", "check", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Check failed: No space left on device
+    = 1"
+  `);
+  const readOnly = fails({ code: "permission-denied", stage: "open", reason: "Permission denied" });
+  const locked = app({ imageRepair: readOnly });
+  expect(await locked("image", "check", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Could not open 'disk.qcow2': Could not open 'disk.qcow2': Permission denied
+    = 1"
+  `);
+  const waiting = app({
+    imageRepair(_, event) {
+      event?.({ waitingFor: "another Calque" });
+      return repaired()({});
+    },
+  });
+  expect(await waiting("image", "check", "-q", "-r", "all", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! Waiting for another Calque to finish with "disk.qcow2"
+    = 0"
+  `);
+});
+
+test("check -r does not go with what only reads, nor --no-wait with what never waits", async () => {
   const cli = app();
-  for (const way of ["-rleaks", "-rall", "--repair=all"]) {
-    expect(await cli("image", "check", way, "disk.qcow2")).toMatchInlineSnapshot(`
-      "! error: Cannot use '--repair': repairing is left to \`qemu-img check -r\`
-      = 63"
-    `);
-  }
+  expect(await cli("image", "check", "-r", "all", "-U", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Could not open 'disk.qcow2': force-share=on can only be used with read-only images
+    = 1"
+  `);
+  expect(await cli("image", "check", "--no-wait", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! error: Cannot use '--no-wait' without '-r'
+    ! Try 'calque image check --help' for more info
+    = 1"
+  `);
   expect(await cli("image", "check", "-r", "foo", "disk.qcow2")).toMatchInlineSnapshot(`
     "! error: --repair (-r) expects 'leaks' or 'all' not 'foo'
     ! Try 'calque image check --help' for more info

@@ -84,7 +84,7 @@ describe("what differs on purpose", () => {
   test("a dirty image is not repaired in passing", () => {
     expect(shown("snapshot", "-c", "x", "dirty.qcow2")).toMatchInlineSnapshot(`
       "! error: Could not open 'dirty.qcow2': The image is marked dirty: its reference counts may be stale
-      ! hint: repair it first, for example with \`qemu-img check -r all\`
+      ! hint: repair it first, for example with \`calque image check -r all\`
       = 1"
     `);
   });

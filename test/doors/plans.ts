@@ -61,6 +61,32 @@ export function playPlans(native: Native): Record<string, unknown> {
   return plans;
 }
 
+/** Repairs an image that leaks, at the second attempt. */
+export function playRepair(native: Native): Record<string, unknown> {
+  const path = "leaking.qcow2";
+  const now = () => native.imageCheck({ path }).report;
+  const before = now();
+  const thrown = thrownBy(() =>
+    native.imageRepair({ path, repair: "all" }, () => {
+      throw new CallbackError("imageRepair");
+    }),
+  );
+  const isUntouched = JSON.stringify(now()) === JSON.stringify(before);
+  const events: ChangeEvent[] = [];
+  const { report } = native.imageRepair(
+    { path, repair: "all" },
+    (event) => void events.push(event),
+  );
+  return {
+    thrown,
+    isUntouched,
+    isAfter: events[0]?.planned?.after === native.snapshotList({ path }).report?.commitFields,
+    lines: report?.found.problems,
+    leaksFixed: report?.leaksFixed,
+    leaks: report?.checked?.leaks,
+  };
+}
+
 function thrownBy(act: () => unknown): unknown {
   try {
     return { returned: act() };

@@ -48,6 +48,9 @@ export function playScene(native: Native): Answers {
   call("imageInfo of nothing", () => native.imageInfo({ path: "missing.qcow2" }));
   call("imageCheck of nothing", () => native.imageCheck({ path: "missing.qcow2" }));
   call("imageGrow of nothing", () => native.imageGrow({ path: "missing.qcow2", size: 1 }));
+  call("imageRepair of nothing", () =>
+    native.imageRepair({ path: "missing.qcow2", repair: "all" }),
+  );
   call("snapshotList of nothing", () => native.snapshotList({ path: "missing.qcow2" }));
 
   call("imageCreate", () => native.imageCreate(create));
@@ -94,6 +97,10 @@ export function playScene(native: Native): Answers {
     native.snapshotRename({ path, selector: "one", name: "eins", noWait: false }),
   );
   call("imageCheck", () => native.imageCheck({ path, forceShare: false }));
+  call("imageRepair", () => native.imageRepair({ path, repair: "leaks" }));
+  call("imageRepair, all options", () =>
+    native.imageRepair({ path, repair: "all", noWait: true }, () => {}),
+  );
   call("imageUsers", () => native.imageUsers({ paths: [path, "missing.qcow2", path] }));
 
   call("imageClone", () =>
@@ -180,6 +187,9 @@ function playWrongTypes(native: Native, call: (title: string, act: () => unknown
     call(`snapshotCreate at ${dateSec}`, () =>
       untyped.snapshotCreate?.({ path: "old.qcow2", name: "x", dateSec, dateNsec: 0 }),
     );
+  }
+  for (const repair of ["none", "All", 1]) {
+    call(`imageRepair by ${repair}`, () => untyped.imageRepair?.({ path: "old.qcow2", repair }));
   }
   for (const strategy of ["linked", "Copy", 1]) {
     call(`imageClone by ${strategy}`, () =>

@@ -18,6 +18,9 @@ use crate::storage::Storage;
 
 pub(crate) use reader::Reader;
 
+/// The way out of what the marks say.
+const REPAIR: &str = "repair it first, for example with `calque image check -r all`";
+
 /// An open qcow2 image.
 pub struct Image {
     pub(crate) storage: Box<dyn Storage>,
@@ -134,14 +137,15 @@ impl Image {
             return Err(Error::new(
                 Kind::MarkedCorrupt,
                 "qcow2: Image is corrupt; cannot be opened read/write",
-            ));
+            )
+            .with_hint(REPAIR));
         }
         if header.has(incompatible::DIRTY) {
             return Err(Error::new(
                 Kind::MarkedDirty,
                 "The image is marked dirty: its reference counts may be stale",
             )
-            .with_hint("repair it first, for example with `qemu-img check -r all`"));
+            .with_hint(REPAIR));
         }
         self.ensure_mapped_here()
     }

@@ -467,19 +467,19 @@ describe("import", () => {
     ).toMatchInlineSnapshot(`
       "$ import DIR/dirty.qcow2
       ! import failed: Cannot import "DIR/dirty.qcow2": the image is marked dirty: its reference counts may be stale
-      ! hint: repair it first, for example with \`qemu-img check -r all\`
+      ! hint: repair it first, for example with \`calque image check -r all\`
       = 2
       $ import DIR/dirty.qcow2 --move --name moved
       ! import failed: Cannot import "DIR/dirty.qcow2": the image is marked dirty: its reference counts may be stale
-      ! hint: repair it first, for example with \`qemu-img check -r all\`
+      ! hint: repair it first, for example with \`calque image check -r all\`
       = 2
       $ import DIR/corrupt.qcow2
       ! import failed: Cannot import "DIR/corrupt.qcow2": the image is marked corrupt
-      ! hint: a clone would carry the damage; repair it first, for example with \`qemu-img check -r all\`
+      ! hint: a clone would carry the damage; repair it first, for example with \`calque image check -r all\`
       = 2
       $ import DIR/corrupt.qcow2 --move
       ! import failed: Cannot import "DIR/corrupt.qcow2": the image is marked corrupt
-      ! hint: a clone would carry the damage; repair it first, for example with \`qemu-img check -r all\`
+      ! hint: a clone would carry the damage; repair it first, for example with \`calque image check -r all\`
       = 2
       "
     `);

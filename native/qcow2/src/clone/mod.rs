@@ -247,14 +247,14 @@ impl Image {
                 Kind::MarkedCorrupt,
                 "the image is marked corrupt",
                 "a clone would carry the damage; repair it first, for example with \
-                 `qemu-img check -r all`",
+                 `calque image check -r all`",
             );
         }
         if self.header.has(DIRTY) {
             return refuse(
                 Kind::MarkedDirty,
                 "the image is marked dirty: its reference counts may be stale",
-                "repair it first, for example with `qemu-img check -r all`",
+                "repair it first, for example with `calque image check -r all`",
             );
         }
         if self.header.has(DATA_FILE) {

@@ -193,4 +193,4 @@ fn ensure_readable(image: &Image) -> Result<()> {
     Ok(())
 }
 
-const REPAIR: &str = "repair it first, for example with `qemu-img check -r all`";
+const REPAIR: &str = "repair it first, for example with `calque image check -r all`";

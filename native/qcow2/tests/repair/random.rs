@@ -131,10 +131,11 @@ fn poke(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
 /// Sets the count of a cluster in the first refcount block, if it is there.
 fn set_refcount(bench: &Bench, cluster: u64, bits: u64, count: u64) {
     let at = cluster * bits;
-    if at / 8 >= bench.cluster() || bench.block() >= bench.len() {
+    let block = bench.block();
+    if at / 8 >= bench.cluster() || block == 0 || block % 512 != 0 || block >= bench.len() {
         return;
     }
-    let at_byte = bench.block() + at / 8;
+    let at_byte = block + at / 8;
     if bits >= 8 {
         bench.put(at_byte, usize::try_from(bits / 8).unwrap(), count);
     } else {
