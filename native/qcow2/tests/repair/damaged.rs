@@ -12,6 +12,19 @@ pub struct Damaged {
     pub name: String,
     pub image: SparseImage,
     pub what: Repair,
+    /// It can neither grow nor have holes.
+    pub is_device: bool,
+}
+
+impl Damaged {
+    /// What it lies on, with a log that begins now.
+    pub fn storage(&self) -> RecordingStorage {
+        let storage = RecordingStorage::from_image(self.image.clone());
+        if self.is_device {
+            storage.fix_len();
+        }
+        storage
+    }
 }
 
 /// Mistakes in counts, flags, and the places of refcount blocks.
@@ -56,7 +69,7 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
         }
     }
     let what = if leaks_only { Repair::Leaks } else { Repair::All };
-    Damaged { name: story.join(", "), image, what }
+    Damaged { name: story.join(", "), image, what, is_device: false }
 }
 
 /// Where an active L1 or L2 entry is that has a COPIED flag.

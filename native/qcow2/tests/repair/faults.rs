@@ -55,7 +55,7 @@ fn a_failing_call_during_a_repair_leaves_the_damage_as_it_was() {
     assert!(tally.refused > 200 && tally.done_anyway > 10 && tally.unsettled > 5, "{tally:?}");
 }
 
-fn fail_each_call(Damaged { name, image, what }: &Damaged, shape: Fault, tally: &mut Tally) {
+fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tally: &mut Tally) {
     let content = oracle::view(image).unwrap();
     let before = verdict(image);
     for at in 0.. {

@@ -132,7 +132,8 @@ fn poke(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
 fn set_refcount(bench: &Bench, cluster: u64, bits: u64, count: u64) {
     let at = cluster * bits;
     let block = bench.block();
-    if at / 8 >= bench.cluster() || block == 0 || block % 512 != 0 || block >= bench.len() {
+    if at / 8 >= bench.cluster() || block == 0 || !block.is_multiple_of(512) || block >= bench.len()
+    {
         return;
     }
     let at_byte = block + at / 8;

@@ -308,11 +308,13 @@ impl<'a> Examination<'a> {
         beyond_end: &[Range<u64>],
         teller: &mut Teller<'_>,
     ) -> Result<Flags> {
-        let Self { image, what, geometry, reader, .. } = *self;
+        let Self { image, geometry, reader, .. } = *self;
         if !tally.anew && tally.leaks + tally.too_low + census.copied == 0 {
             return Ok(Flags::default());
         }
         let (stored, references) = (&self.stored, &census.references);
+        // Where no count is too low, it becomes the references either way, and need not be read.
+        let what = if tally.too_low == 0 { Repair::All } else { self.what };
         let intended = Intended { what, geometry, stored, references, beyond_end };
         let header = image.header();
         let active = L1 { offset: header.l1_offset, entries: header.l1_entries };

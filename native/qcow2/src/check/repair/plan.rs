@@ -135,8 +135,11 @@ pub(super) fn plan(
     // A device has no holes and no end to grow at: what a sound mapping does not name is free.
     let proven = knows_all && (wanted.only_leaks || image.storage().has_fixed_len());
     let file_end = image.file_bytes().div_ceil(geometry.cluster_bytes());
-    let avoided =
+    let mut avoided =
         if wanted.knows_all_places { wanted.beyond_end } else { vec![file_end..u64::MAX >> bits] };
+    // Until the commit, what is written there would be read as counts.
+    let blocks = stored.table().iter().map(|&entry| Stored::split_table_entry(entry).0 >> bits);
+    avoided.extend(blocks.filter(|&block| block >= file_end).map(|block| block..block + 2));
     Ok(Plan {
         refcounts,
         proven,
