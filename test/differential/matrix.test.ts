@@ -71,6 +71,14 @@ const actions: Record<string, Action> = {
     run: (image) => image.calque("check", "disk.qcow2"),
     judge: (image) => expect(image.isAsBefore()).toBe(true),
   },
+  "check -r": {
+    run: (image) => image.repair(),
+    judge(image) {
+      image.expectSound();
+      expect(image.content()).toBe(image.before.active);
+      image.expectSnapshot();
+    },
+  },
   "snapshot -c": {
     run: (image) => image.calque("snapshot", "-c", "new", "disk.qcow2"),
     judge(image) {

@@ -80,6 +80,22 @@ export class Subject {
     return readFileSync(this.file).equals(this.before.bytes);
   }
 
+  /** Repairs a COPIED flag of an L1 entry that is made wrong for that. */
+  repair(): Ending {
+    this.#flipFlag();
+    const ending = this.calque("check", "-r", "all", FILE);
+    if (ending.status !== 0) this.#flipFlag();
+    return ending;
+  }
+
+  #flipFlag(): void {
+    const bytes = readFileSync(this.file);
+    let at = Number(bytes.readBigUInt64BE(40));
+    while (bytes.readBigUInt64BE(at) === 0n) at += 8;
+    bytes[at]! ^= 0x80;
+    writeFileSync(this.file, bytes);
+  }
+
   calque(...args: string[]): Ending {
     return run(calque, ["image", ...args], this.#scene.place);
   }
