@@ -1,6 +1,6 @@
-// `check -r` on damaged images, against qemu-img: the same lines, numbers and statuses; and after us
-// an image of which qemu-img says at least as much good. Where the image ends depends on where new
-// tables lie, and is not compared.
+// `check -r` on damaged images, against qemu-img: the same lines, numbers and statuses; and after
+// us an image of which qemu-img says at least as much good. Where the image ends depends on where
+// new tables lie, and is not compared.
 
 import { copyFileSync, mkdirSync, rmSync } from "node:fs";
 import path from "node:path";

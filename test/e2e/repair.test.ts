@@ -1,7 +1,7 @@
 // A repair that is killed, or fails, before each of its writing system calls.
 //
-// The story: `qemu-img check -r` changes counts and tables where they stand. Killed in the middle, it
-// leaves an image that is damaged in another way than before.
+// The story: `qemu-img check -r` changes counts and tables where they stand. Killed in the middle,
+// it leaves an image that is damaged in another way than before.
 
 import { closeSync, copyFileSync, openSync, readSync, writeSync } from "node:fs";
 import path from "node:path";

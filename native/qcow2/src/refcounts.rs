@@ -128,7 +128,15 @@ impl Refcounts {
 
     /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the entry
     /// in the block: nothing is placed there.
-    pub fn replace(&mut self, index: usize, bytes: &[u8], in_use: impl Fn(usize) -> bool) {
+    pub fn replace(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        in_use: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        if index as u64 >= crate::format::header::MAX_REFCOUNT_TABLE_BYTES / 8 {
+            return Err(Error::new(Kind::TooLarge, "File too large"));
+        }
         if index >= self.table.len() {
             self.table.resize(index + 1, 0);
             self.slots.resize(index + 1, 0);
@@ -143,6 +151,7 @@ impl Refcounts {
         };
         let pages = parts.zip((0..).step_by(len)).map(page).collect();
         self.insert(index, Block { pages, dirty: true });
+        Ok(())
     }
 
     /// Where block `index` stands on disk, which the table has; none where there is no such block.

@@ -1,5 +1,5 @@
-// `image check`: whether the tables of an image agree, as `qemu-img check` reports it; and with `-r`,
-// putting right what does not.
+// `image check`: whether the tables of an image agree, as `qemu-img check` reports it; and with
+// `-r`, putting right what does not.
 
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";

@@ -3,8 +3,8 @@
 //! The verdict, the numbers and the lines are `qemu-img check`'s. The way is another one: every
 //! table is read once, in ascending order, however often it is named (`census`); the refcounts are
 //! compared block by block (`comparison`); and only where something is wrong, the same ground is
-//! gone over again in `qemu-img`'s order to say it (`narration`). Nothing is written, no other file
-//! is opened, and no key is needed: mapping is never encrypted.
+//! gone over again in `qemu-img`'s order to say it (`narration`). Nothing is written but by
+//! [`repair`], no other file is opened, and no key is needed: mapping is never encrypted.
 //!
 //! Memory is a few bits for each cluster that the *file* has, work is bounded by the file's length,
 //! whatever its tables claim.

@@ -7,6 +7,7 @@ use crate::check::entries::Geometry;
 use crate::check::problem::Problem;
 use crate::check::references::References;
 use crate::check::stored::{Block, Counts, Stored};
+use crate::error::Result;
 use crate::format::header::Header;
 
 /// What every cluster will be counted as.
@@ -108,9 +109,19 @@ pub(super) struct NewBlock {
     pub old: Vec<u8>,
 }
 
-/// Shows every refcount block that has to be written to `visit`: those that change; or all that
-/// count something, or did, where they are made `anew`.
-pub(super) fn for_blocks(intended: &Intended<'_>, anew: bool, mut visit: impl FnMut(NewBlock)) {
+impl NewBlock {
+    /// Whether it counts nothing, and never did.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.iter().chain(&self.old).all(|&byte| byte == 0)
+    }
+}
+
+/// Shows refcount blocks to `visit`: those that change, or all where they are made `anew`.
+pub(super) fn for_blocks(
+    intended: &Intended<'_>,
+    anew: bool,
+    mut visit: impl FnMut(NewBlock) -> Result<()>,
+) -> Result<()> {
     let stored = intended.stored;
     let (order, entries) = (stored.order, stored.block_entries());
     let count = intended.references.len().div_ceil(entries).max(stored.table().len() as u64);
@@ -133,7 +144,8 @@ pub(super) fn for_blocks(intended: &Intended<'_>, anew: bool, mut visit: impl Fn
             }
         }
         if anew || bytes != old {
-            visit(NewBlock { index, bytes, old: old.clone() });
+            visit(NewBlock { index, bytes, old: old.clone() })?;
         }
     }
+    Ok(())
 }

@@ -47,7 +47,8 @@ impl fmt::Display for Line {
             Self::MustRebuild => write!(f, "ERROR need to rebuild refcount structures"),
             Self::ExtraDiscarded { index, bytes } => write!(
                 f,
-                "Discarding too much extra metadata in snapshot table entry {index} ({bytes} > 1024)"
+                "Discarding too much extra metadata in snapshot table entry {index} ({bytes} > \
+                 1024)"
             ),
             Self::SnapshotsDiscarded { count } => {
                 write!(f, "Discarding {count} overhanging snapshots")

@@ -1,8 +1,8 @@
 //! `check -r`: what a check found, put right in one commit.
 //!
 //! The verdict, the numbers and the lines are `qemu-img check -r`'s. The way is another one.
-//! `qemu-img` edits counts and tables where they stand, one after the other; here the whole state to
-//! be is worked out first, everything that differs is written where nobody looks, and the first
+//! `qemu-img` edits counts and tables where they stand, one after the other; here the whole state
+//! to be is worked out first, everything that differs is written where nobody looks, and the first
 //! sector makes it so. A crash leaves the damaged image or the repaired one.
 //!
 //! | level | counts | refcount table and blocks | COPIED |
@@ -12,12 +12,12 @@
 //!
 //! If nothing is wrong afterwards, the dirty and the corrupt bit go in the same sector.
 //!
-//! What cannot be put right without guessing is left as it is, and stays an error: entries that lead
-//! nowhere, and everything that would have to become zeros.
+//! What cannot be put right without guessing is left as it is, and stays an error: entries that
+//! lead nowhere, and everything that would have to become zeros.
 //!
-//! While entries are damaged, or clusters were counted free that are in use, nobody can say what else
-//! was lost; then nothing is punched, and new tables go only into holes and past the end of the
-//! file, but not where a damaged entry points. Where the file grows over such a place, a second
+//! While entries are damaged, or clusters were counted free that are in use, nobody can say what
+//! else was lost; then nothing is punched, and new tables go only into holes and past the end of
+//! the file, but not where a damaged entry points. Where the file grows over such a place, a second
 //! commit counts it.
 
 mod counts;
@@ -118,8 +118,8 @@ fn carry_out(
 ) -> Result<Committed> {
     let leaks = if plan.proven { plan.leaks.clone() } else { Vec::new() };
     match commit(image, plan, options) {
-        // The blocks that leak are space, too. They are nobody's, whatever their counts say, so they
-        // may become holes before the commit as well as after it.
+        // The blocks that leak are space, too. They are nobody's, whatever their counts say, so
+        // they may become holes before the commit as well as after it.
         Err(error)
             if error.kind() == Kind::NoSpace && !options.was_refused && !leaks.is_empty() =>
         {

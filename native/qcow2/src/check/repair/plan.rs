@@ -54,8 +54,8 @@ impl Wanted<'_> {
     }
 }
 
-/// Plans the commit. `references` are those of everything but the refcount table, and but the blocks
-/// where they are made anew; what else is replaced is taken off here.
+/// Plans the commit. `references` are those of everything but the refcount table, and but the
+/// blocks where they are made anew; what else is replaced is taken off here.
 pub(super) fn plan(
     image: &Image,
     what: Repair,
@@ -117,6 +117,13 @@ pub(super) fn plan(
         let intended = Intended { what, geometry, stored, references, beyond_end };
         for_blocks(&intended, wanted.anew, |block| {
             let first = block.index * stored.block_entries();
+            let next = given_up.partition_point(|&cluster| cluster < first);
+            let holds_replaced =
+                given_up.get(next).is_some_and(|&it| it < first + stored.block_entries());
+            // A sparse file may have very many of these.
+            if block.is_empty() && !holds_replaced {
+                return Ok(());
+            }
             let is_given_up = |cluster: u64| given_up.binary_search(&cluster).is_ok();
             let in_use = |entry: usize| {
                 order.get_count(&block.old, entry) != 0 || is_given_up(first + entry as u64)
@@ -127,9 +134,9 @@ pub(super) fn plan(
                     push(&mut leaks, cluster);
                 }
             }
-            let index = usize::try_from(block.index).expect("at most 2^20 blocks");
-            refcounts.replace(index, &block.bytes, in_use);
-        });
+            let index = usize::try_from(block.index).expect("at most 2^31 blocks");
+            refcounts.replace(index, &block.bytes, in_use)
+        })?;
     }
     let knows_all = wanted.is_sound && knows_all_references(image.header());
     // A device has no holes and no end to grow at: what a sound mapping does not name is free.
