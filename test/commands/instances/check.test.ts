@@ -5,10 +5,12 @@ import { closeSync, openSync, readSync, writeSync } from "node:fs";
 
 import { expect, test } from "vitest";
 
+import { Holder } from "../../e2e/support.ts";
 import { make } from "../../state/scene.ts";
-import { app, fails } from "../app.ts";
+import { app } from "../app.ts";
+import { played } from "../vehicle.ts";
 import { failing, FULL } from "./core.ts";
-import { session, take, world } from "./world.ts";
+import { session, take, withoutProcess, world } from "./world.ts";
 
 /** Sets the reference count of a cluster of an image with counts of 16 bits. */
 function count(file: string, cluster: number, value: number): void {
@@ -26,9 +28,7 @@ function count(file: string, cluster: number, value: number): void {
 test("check says that the disk of an instance is in order, and writes nothing", async () => {
   const { cli, store } = world();
   make(store, ["web-1"]);
-  expect(
-    await session(cli, ["check web-1", "history web-1 --format json"]),
-  ).toMatchInlineSnapshot(`
+  expect(await session(cli, ["check web-1", "history web-1 --format json"])).toMatchInlineSnapshot(`
     "$ check web-1
     No errors were found on the image.
     Image end offset: 262144
@@ -142,9 +142,8 @@ test("check knows instances that live, and whoever names a file is told where th
   const { cli, store } = world();
   make(store, ["gone"]);
   store.trash("gone");
-  expect(
-    await session(cli, ["check none", "check gone", "check gone -r all", "check disk.qcow2"]),
-  ).toMatchInlineSnapshot(`
+  expect(await session(cli, ["check none", "check gone", "check gone -r all", "check disk.qcow2"]))
+    .toMatchInlineSnapshot(`
     "$ check none
     ! check failed: instance "none" does not exist
     = 2
@@ -178,35 +177,31 @@ test("check needs one instance, and one of two repairs", async () => {
   `);
 });
 
-test("check --repair refuses an instance that runs", async () => {
-  const { called, store } = world();
+test("check leaves an instance that runs alone", async () => {
+  const { cli, store, disk } = world();
   make(store, ["web-1"]);
-  const running = {
-    imageUsers: ({ paths }: { paths: readonly string[] }) => ({
-      report: { users: paths.map(() => ({ use: "writer" as const, holder: "QEMU (process 7)" })) },
-    }),
-    imageCheck: fails({ code: "in-use", reason: 'Failed to get shared "write" lock' }),
-  };
-  const cli = called({ core: running });
-  expect(await session(cli, ["check web-1", "check web-1 -r all"])).toMatchInlineSnapshot(`
+  await using _ = await Holder.io(disk("web-1"));
+  const lines = ["check web-1", "check web-1 -r all"];
+  expect(withoutProcess(await session(cli, lines))).toMatchInlineSnapshot(`
     "$ check web-1
     ! check failed: Calque can only check stopped instances.
+    ! hint: Is another process using the image [STORE/instances/web-1/disk.qcow2]?
+    ! hint: It is locked by qemu-io (process PID)
     = 2
     $ check web-1 -r all
     ! check failed: Calque can only check stopped instances.
-    ! "web-1" is used by QEMU (process 7)
+    ! "web-1" is used by qemu-io (process PID)
     = 2
     "
   `);
 });
 
-test("check --repair on a full disk leaves it as it was", async () => {
+played("check --repair on a full disk leaves it as it was", async () => {
   const { called, store } = world();
   make(store, ["web-1"]);
   const cli = called({ core: { imageRepair: failing(FULL) } });
-  expect(
-    await session(cli, ["check web-1 -r all", "history web-1 --format json"]),
-  ).toMatchInlineSnapshot(`
+  expect(await session(cli, ["check web-1 -r all", "history web-1 --format json"]))
+    .toMatchInlineSnapshot(`
     "$ check web-1 -r all
     ! check failed: "STORE/instances/web-1/disk.qcow2": No space left on device
     = 2
