@@ -25,6 +25,10 @@
 //! crosvm uses `flock(2)`, a name space of its own, which we hold too where it is local. Last, a
 //! writer without any lock (a loop device, a QEMU with `locking=off`) is looked for: the kernel is
 //! asked whether there is any other writer, and unless it says no, `/proc` and `/sys` are walked.
+//!
+//! **QEMU before it locks.** It reads nothing that counts before it has its bytes, but it measures
+//! the file when it opens it. So before a commit, when the file is as long as it will be, there must
+//! be nobody who has measured it shorter and holds no lock: [`ImageLock::reprobe`].
 
 mod file;
 mod message;
@@ -89,6 +93,8 @@ pub struct LockPolicy<'a> {
 pub struct ImageLock {
     file: FileStorage,
     intent: Intent,
+    /// How long the file was when it became ours.
+    taken_len: u64,
 }
 
 impl ImageLock {
@@ -100,7 +106,7 @@ impl ImageLock {
     /// [`Kind::LocksUnsupported`] where the file system has no such locks (a mere read goes on
     /// there), and with [`Kind::Busy`] if the path names another file by now.
     pub fn acquire(file: &FileStorage, intent: Intent, policy: LockPolicy<'_>) -> Result<Self> {
-        let lock = Self { file: file.try_clone()?, intent };
+        let mut lock = Self { file: file.try_clone()?, intent, taken_len: 0 };
         if intent == Intent::Read {
             match lock.wait_for_writers(policy) {
                 // Where nobody can lock, nobody has.
@@ -113,6 +119,7 @@ impl ImageLock {
         queue::enter(&lock.file, intent, policy.wait, policy.on_wait)?;
         let deadline = policy.wait.then(|| Instant::now() + READER_PATIENCE);
         lock.take_bytes(deadline)?;
+        lock.taken_len = lock.file.len()?;
         lock.take_flock(deadline)?;
         lock.look_for_unlocked_writers()?;
         if lock.file.is_current() { Ok(lock) } else { Err(replaced()) }
@@ -123,20 +130,46 @@ impl ImageLock {
         self.intent
     }
 
-    /// Looks again whether somebody else has the image, just before a commit: a QEMU may be
-    /// starting this moment. One that notices us and goes is waited for.
+    /// Looks again whether somebody else has the image, just before a commit and after all that
+    /// makes the file longer: a QEMU may be starting this moment. One that notices us and goes is
+    /// waited for.
     pub fn reprobe(&self) -> Result<()> {
         if !self.file.is_current() {
             return Err(replaced());
         }
         let deadline = Instant::now() + COLLISION_GRACE;
         loop {
-            match self.obstacle()? {
-                None => return Ok(()),
-                Some(obstacle) if Instant::now() >= deadline => return Err(self.refusal(&obstacle)),
-                Some(_) => queue::pause(5..20),
+            let is_late = Instant::now() >= deadline;
+            // In this order: who locks in between is not in the first view, and is in the second.
+            match (self.outdated_opener()?, self.obstacle()?) {
+                (None, None) => return Ok(()),
+                (_, Some(obstacle)) if is_late => return Err(self.refusal(&obstacle)),
+                (Some(opener), None) if is_late => {
+                    return Err(in_use(&self.file, self.sentence(), Some(opener)));
+                }
+                _ => queue::pause(5..20),
             }
         }
+    }
+
+    /// Somebody who has measured the file before it grew, and not locked it yet.
+    ///
+    /// QEMU asks for the length when it opens a file, once, and takes its locks when it puts a
+    /// format on it: within a millisecond, or whenever its user gets to that. What lies beyond the
+    /// length that it remembers reads as zeros to it. So if it locks after us, it sees tables of
+    /// zeros, counts and maps by them, and destroys the image. Whoever opens the file from now on
+    /// measures it at its full length.
+    fn outdated_opener(&self) -> Result<Option<String>> {
+        // Asking leaves the descriptor at the end that there was, and `/proc` shows where it is.
+        let outdated = self.taken_len..self.file.len()?;
+        if outdated.is_empty() || lease::is_only_writer(self.file.file()) {
+            return Ok(None);
+        }
+        let mut openers = processes::openers(self.file.identity());
+        openers.retain(|it| it.locked.is_empty() && outdated.contains(&it.position));
+        let processes: Vec<_> = openers.into_iter().map(|opener| opener.process).collect();
+        let names = message::list(&processes);
+        Ok(names.map(|names| format!("It is open, and not locked yet, in {names}")))
     }
 
     fn obstacle(&self) -> Result<Option<Obstacle>> {

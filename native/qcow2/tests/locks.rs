@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qcow2::lock::{Holder, ImageLock, Intent, LockPolicy, Usage, users};
-use qcow2::storage::{Access, FileStorage};
+use qcow2::storage::{Access, FileStorage, Storage};
 use qcow2::{Error, Kind};
 
 const INTENTS: [Intent; 3] = [Intent::Read, Intent::Share, Intent::Change];
@@ -562,12 +562,13 @@ fn a_loop_device_is_a_writer_without_locks() {
     };
     let device = String::from_utf8(losetup.stdout).unwrap().trim().to_owned();
     let result = scene.acquire(Intent::Change);
-    let usage = scene.usage();
+    // A child of another test has what is open here until it starts its program, and comes first.
+    let name = Some(format!("the loop device {device}"));
+    let usage = (0..20).map(|_| scene.usage()).find(|usage| usage.name == name);
     Command::new("losetup").args(["-d", &device]).status().unwrap();
     let hint = result.unwrap_err().hint.unwrap();
     assert!(hint.ends_with(&format!("\nIt is attached to the loop device {device}")), "{hint}");
-    assert_eq!(usage.holder, Holder::Unlocked);
-    assert_eq!(usage.name, Some(format!("the loop device {device}")));
+    assert_eq!(usage.expect("it is named").holder, Holder::Unlocked);
     // It is detached in the background.
     wait_until(|| scene.acquire(Intent::Change).is_ok());
 }
@@ -607,6 +608,41 @@ fn a_file_that_was_replaced_is_not_changed() {
     let refusal = ImageLock::acquire(&storage, Intent::Change, LockPolicy::default()).unwrap_err();
     assert_eq!(refusal.kind(), Kind::Busy);
     assert_eq!(scene.refusals(), [None, None, None]);
+}
+
+/// QEMU measures a file when it opens it, and locks it when it puts a format on it; what has been
+/// added in between reads as zeros to it. A storage daemon that was given the file before a
+/// snapshot, and the format after it, took the new tables for empty ones and wrote by them.
+#[test]
+fn who_has_measured_the_file_before_it_grew_and_not_locked_it_is_in_the_way() {
+    let scene = Scene::new();
+    // It stands at the end, as lseek(2) leaves it.
+    let at_end = "exec 9<\"$0\"; cat <&9 >/dev/null";
+    let early = Other::shell(at_end, scene.name());
+    let lock = scene.acquire(Intent::Change).unwrap();
+    lock.reprobe().unwrap();
+
+    let file = scene.open(Intent::Change);
+    file.set_len(file.len().unwrap() + 65_536).unwrap();
+    let error = lock.reprobe().unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::InUse, "Failed to get \"write\" lock"));
+    let hint = format!(
+        "Is another process using the image [{}]?\nIt is open, and not locked yet, in sh (process {})",
+        scene.name(),
+        early.id()
+    );
+    assert_eq!(error.hint, Some(hint));
+
+    // Neither who measures it now nor who has not measured it is in the way.
+    let _late = Other::shell(at_end, scene.name());
+    let _reader = Other::shell("exec 9<\"$0\"", scene.name());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            early.kill();
+        });
+        lock.reprobe().unwrap();
+    });
 }
 
 /// A Calque that asks the kernel for other writers holds a lease for microseconds, and the next one

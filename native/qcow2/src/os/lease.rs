@@ -18,8 +18,8 @@ const F_SETSIG: libc::c_int = 10;
 /// Whether the kernel vouches that the file is open for writing through `file` and its duplicates
 /// at most.
 ///
-/// `false` says nothing: only the file's owner and root may ask, not every file system answers, and
-/// for a `file` open for writing the kernel may count readers too.
+/// For a `file` that is itself open for writing that means more: nobody else has it open at all.
+/// `false` says nothing: only the file's owner and root may ask, and not every file system answers.
 pub(crate) fn is_only_writer(file: &File) -> bool {
     let Ok(flags) = rustix::fs::fcntl_getfl(file) else { return false };
     // A read lease is granted if there is no writer, a write lease if there is nobody else.
@@ -66,6 +66,10 @@ mod tests {
         drop(other);
         eventually(|| is_only_writer(&ours));
         assert!(!is_only_writer(&open(false)));
+        let reader = open(false);
+        assert!(!is_only_writer(&ours), "a reader counts beside a writer");
+        drop(reader);
+        eventually(|| is_only_writer(&ours));
         drop((ours, duplicate));
         eventually(|| is_only_writer(&open(false)));
     }

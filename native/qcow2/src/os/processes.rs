@@ -22,6 +22,8 @@ pub(crate) struct Opener {
     pub process: Process,
     /// The descriptor is open for writing.
     pub writes: bool,
+    /// Where it reads next by itself, `read(2)` and not `pread(2)`.
+    pub position: u64,
     /// The byte ranges that are locked through it.
     pub locked: Vec<Range<u64>>,
 }
@@ -141,6 +143,7 @@ fn openers_in(id: u32, files: &HashSet<Identity>, openers: &mut Vec<(Identity, O
         let opener = Opener {
             process: Process { id, name: process_name(&process) },
             writes: Mode::from_raw_mode(link.st_mode).contains(Mode::WUSR),
+            position: details.lines().find_map(position).unwrap_or(0),
             locked: details.lines().filter_map(locked_range).collect(),
         };
         openers.push((identity, opener));
@@ -152,6 +155,11 @@ fn process_name(process: &Path) -> String {
     let name = String::from_utf8_lossy(&name);
     // A process chooses its own name; it must not get at the terminal with it.
     name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// `pos:   1376256`
+fn position(line: &str) -> Option<u64> {
+    line.strip_prefix("pos:")?.trim().parse().ok()
 }
 
 /// `lock:  1: OFDLCK  ADVISORY  READ -1 fe:00:1234 100 101`, both ends included; `EOF` is no end.
@@ -189,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_fdinfo_become_ranges() {
+    fn lines_of_fdinfo_become_ranges_and_positions() {
         let line = "lock:\t1: OFDLCK  ADVISORY  READ  -1 fe:00:786 100 101";
         assert_eq!(locked_range(line), Some(100..102));
         let whole = "lock:\t2: POSIX  ADVISORY  WRITE 4711 fe:00:786 0 EOF";
@@ -198,6 +206,8 @@ mod tests {
         {
             assert_eq!(locked_range(other), None);
         }
+        assert_eq!(position("pos:\t1376256"), Some(1_376_256));
+        assert_eq!(position("flags:\t0100002"), None);
     }
 
     #[test]
@@ -217,7 +227,7 @@ mod tests {
             let mut byte = [0];
             io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut byte).unwrap();
             let process = Process { id: shell.id(), name: "sh".into() };
-            let expected = Opener { process, writes, locked: Vec::new() };
+            let expected = Opener { process, writes, position: 0, locked: Vec::new() };
             let found = openers(identity);
             drop(shell.stdin.take());
             shell.wait().unwrap();

@@ -10,7 +10,6 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use rustix::fs::{Advice, FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -44,8 +43,6 @@ pub struct FileStorage {
     path: Option<PathBuf>,
     identity: Identity,
     is_device: bool,
-    /// A second description that reads past the cache, made when first needed.
-    direct: OnceLock<Option<File>>,
 }
 
 impl FileStorage {
@@ -74,7 +71,7 @@ impl FileStorage {
         let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
         let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
         let identity = Identity::of(&stat);
-        Ok(Self { file, path: None, identity, is_device, direct: OnceLock::new() })
+        Ok(Self { file, path: None, identity, is_device })
     }
 
     /// A second handle on the same open file description: what one locks, the other holds too.
@@ -84,7 +81,6 @@ impl FileStorage {
             path: self.path.clone(),
             identity: self.identity,
             is_device: self.is_device,
-            direct: OnceLock::new(),
         })
     }
 
@@ -182,13 +178,11 @@ impl Storage for FileStorage {
     }
 
     fn read_durable(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let reopened = self.direct.get_or_init(|| {
-            // A file without a name can be reached through /proc, where there is one.
-            let path = self.path.clone().unwrap_or_else(|| descriptor_path(&self.file));
-            direct::reopen(&path, self.identity)
-        });
-        if let Some(file) = reopened {
-            match direct::read(file, buf, offset) {
+        // A file without a name can be reached through /proc, where there is one. Closed at once:
+        // a second description would keep the kernel from saying that nobody else has the file.
+        let path = self.path.clone().unwrap_or_else(|| descriptor_path(&self.file));
+        if let Some(file) = direct::reopen(&path, self.identity) {
+            match direct::read(&file, buf, offset) {
                 // A device that wants a larger alignment.
                 Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
                 result => return result,
