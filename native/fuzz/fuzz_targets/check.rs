@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qcow2_fuzz::target("check").expect("a target")(bytes));

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qcow2_fuzz::target("snapshots").expect("a target")(
+    bytes
+));

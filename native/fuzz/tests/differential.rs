@@ -1,0 +1,131 @@
+//! Generated images, sound and damaged, as our check and `qemu-img check` see them: every number,
+//! every line, the exit status. Where qemu-img is not installed this says so and passes, unless
+//! `CALQUE_REQUIRE_QEMU` is set.
+//!
+//! `CALQUE_FUZZ_IMAGES` is how many there are, `CALQUE_SEED` chooses others.
+
+#[allow(dead_code, reason = "shared with the tests of the library")]
+#[path = "../../qcow2/tests/check/verdict.rs"]
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use qcow2::check;
+use qcow2::storage::{Access, FileStorage};
+use qcow2_fuzz::generate::{self, Condition};
+use qcow2_fuzz::random::Random;
+use verdict::{Verdict, by_qemu, by_us};
+
+/// What only one of them says, and why. Each has to be met, so that none stays that is none any
+/// more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Meant {
+    /// We never open another file that an image names.
+    OtherFiles,
+    /// We never decrypt, and need no key to check.
+    Keys,
+}
+
+impl Meant {
+    const ALL: [Self; 2] = [Self::OtherFiles, Self::Keys];
+
+    fn is(self, qemu: &Verdict) -> bool {
+        let says = |text| qemu.status == 1 && qemu.lines.contains(text);
+        match self {
+            Self::OtherFiles => {
+                says("Could not open backing file")
+                    || says("'data-file' is required")
+                    || says("data-file-raw requires a data file")
+            }
+            Self::Keys => says("Parameter 'encrypt.key-secret' is required for cipher"),
+        }
+    }
+}
+
+/// A verdict without what differs in form only. QEMU remarks on a refcount block that it cannot use
+/// once for each time that it is opened, and not where it meets it first; and it writes control
+/// characters in names as they are.
+fn in_one_form(mut verdict: Verdict) -> Verdict {
+    let kept = |line: &&str| !line.starts_with("qcow2: Image is corrupt");
+    let escaped = |line: &str| {
+        let escape =
+            |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+        line.chars().map(escape).collect::<String>()
+    };
+    let lines = verdict.lines.lines().filter(kept).map(escaped);
+    verdict.lines = lines.collect::<Vec<_>>().join("\n");
+    verdict
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
+fn has_qemu() -> bool {
+    let found = Command::new("qemu-img").arg("--version").output().is_ok();
+    let is_required = std::env::var_os("CALQUE_REQUIRE_QEMU").is_some();
+    assert!(found || !is_required, "CALQUE_REQUIRE_QEMU is set and qemu-img is not installed");
+    if !found {
+        eprintln!("skipped: qemu-img is not installed");
+    }
+    found
+}
+
+#[test]
+fn generated_images_are_judged_as_qemu_judges_them() {
+    if !has_qemu() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("base.raw"), vec![0; 1 << 20]).unwrap();
+    let path = place.path().join("image.qcow2");
+    let (seed, count) = (setting("CALQUE_SEED", 20_240), setting("CALQUE_FUZZ_IMAGES", 400));
+    let mut met = BTreeMap::new();
+    let mut verdicts = BTreeMap::new();
+    for number in 0..count {
+        let (bytes, condition) = image(seed << 32 | number);
+        std::fs::write(&path, bytes).unwrap();
+        let (ours, qemu) = compare(&path);
+        if condition == Condition::Sound {
+            assert_eq!((qemu.status, qemu.lines.as_str()), (0, ""), "image {number} is not sound");
+        }
+        *verdicts.entry(qemu.status).or_insert(0) += 1;
+        if ours == qemu {
+            continue;
+        }
+        let meant = Meant::ALL.into_iter().find(|meant| meant.is(&qemu));
+        let Some(meant) = meant else {
+            let kept = std::env::temp_dir().join(format!("calque-generated-{number}.qcow2"));
+            std::fs::copy(&path, &kept).unwrap();
+            panic!("image {number}, kept as {}: {ours:?}, but qemu-img: {qemu:?}", kept.display());
+        };
+        *met.entry(meant).or_insert(0) += 1;
+    }
+    println!("{count} images, by qemu-img's exit status {verdicts:?}; on purpose {met:?}");
+    for status in [0, 1, 2, 3] {
+        assert!(verdicts.contains_key(&status) || count < 400, "nothing ended with {status}");
+    }
+    assert!(count < 400 || Meant::ALL.iter().all(|meant| met.contains_key(meant)), "{met:?}");
+}
+
+fn image(number: u64) -> (Vec<u8>, Condition) {
+    let choices = Random::new(number).bytes(2000);
+    generate::image(&mut arbitrary::Unstructured::new(&choices)).unwrap()
+}
+
+fn compare(path: &Path) -> (Verdict, Verdict) {
+    let opened = FileStorage::open(path, Access::Read).and_then(|file| check::open(Box::new(file)));
+    let ours = match opened {
+        Ok(_) => by_us(path),
+        Err(error) => {
+            let lines = format!("qemu-img: Could not open '{}': {error}", path.display());
+            Verdict { status: 1, numbers: BTreeMap::new(), lines }
+        }
+    };
+    (in_one_form(ours), in_one_form(by_qemu(path, false)))
+}
