@@ -93,7 +93,8 @@ impl Image {
 
     /// All persistent bitmaps, in the order of their directory.
     pub fn bitmaps(&self) -> Result<Vec<bitmap::BitmapInfo>> {
-        bitmap::read_all(&self.header, &mut |buf, at| self.reader().fill(buf, at))
+        let read = &mut |buf: &mut [u8], at: u64| self.reader().fill(buf, at);
+        bitmap::read_all(&self.header, self.file_bytes, read)
     }
 
     /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest

@@ -103,7 +103,7 @@ fn bitmap_steps(header: &Header, reader: Reader<'_>, steps: &mut Vec<Step>) -> R
     let read = &mut |buf: &mut [u8], at: u64| reader.fill(buf, at);
     let Some(directory) = bitmap::directory(header)? else { return Ok(()) };
     let cluster_bytes = header.cluster_bytes();
-    let bitmaps = bitmap::read_all(header, &mut *read)?;
+    let bitmaps = bitmap::read_all(header, reader.file_bytes, &mut *read)?;
     steps.push(Step::Region { offset: directory.offset, bytes: directory.bytes });
     let mut budget = reader.file_bytes.saturating_add(cluster_bytes);
     for bitmap in bitmaps {

@@ -112,11 +112,12 @@ pub(super) fn read_directory(header: &Header, data: &[u8]) -> Result<Option<Dire
     Ok(Some(Directory { offset, bytes, count }))
 }
 
-/// All bitmaps, in the order of the directory; none without bitmaps.
+/// All bitmaps of a file of `file_bytes` bytes, in the order of the directory; none without bitmaps.
 ///
-/// Guarantees the limits beside the fields of [`BitmapInfo`]. Memory and work are bounded by the
-/// directory's bytes in the file: an entry of zeros is refused. Fails with [`Kind::InvalidHeader`].
-pub fn read_all(header: &Header, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
+/// Guarantees the limits beside the fields of [`BitmapInfo`], and that QEMU can load the consistent
+/// ones. Memory and work are bounded by the directory's bytes in the file, where an entry of zeros
+/// is refused, and by the file's length. Fails with [`Kind::InvalidHeader`].
+pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
     let Some(directory) = directory(header)? else { return Ok(Vec::new()) };
     let broken = |at| invalid("Broken bitmap directory", at);
     let end = directory.offset.saturating_add(directory.bytes);
@@ -169,11 +170,21 @@ pub fn read_all(header: &Header, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
     if bitmaps.len() < directory.count as usize {
         return Err(invalid("Less bitmaps found than specified in header extension", at));
     }
-    if let Some(bitmap) = bitmaps.iter().find(|bitmap| !bitmap.fits(header)) {
-        return Err(invalid(
-            format!("Could not read bitmap '{}' from image: Invalid argument", bitmap.shown_name()),
-            bitmap.table_offset,
-        ));
+    // Tables that are longer than the file, taken together, lie on each other. Who reads what they
+    // name finds that; here it ends the look at them.
+    let mut budget = file_bytes.saturating_add(header.cluster_bytes());
+    for bitmap in bitmaps.iter().filter(|bitmap| bitmap.is_consistent()) {
+        // What lies beyond the end of the file is zeros.
+        let present = file_bytes.saturating_sub(bitmap.table_offset).min(bitmap.table_bytes());
+        if let Some(rest) = budget.checked_sub(present) {
+            budget = rest;
+            bitmap.for_data_in(present, header, &mut *read, &mut |_| Ok(()))?;
+        }
+        if !bitmap.fits(header) {
+            let name = bitmap.shown_name();
+            let reason = format!("Could not read bitmap '{name}' from image: Invalid argument");
+            return Err(invalid(reason, bitmap.table_offset));
+        }
     }
     Ok(bitmaps)
 }
@@ -193,7 +204,7 @@ pub fn owned_ranges(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<
     };
     let mut ranges = vec![inside(directory.offset, directory.bytes)?];
     let mut budget = file_end;
-    for bitmap in read_all(header, &mut *read)? {
+    for bitmap in read_all(header, file_bytes, &mut *read)? {
         ranges.push(inside(bitmap.table_offset, bitmap.table_bytes())?);
         budget = budget
             .checked_sub(bitmap.table_bytes())
@@ -226,11 +237,10 @@ impl BitmapInfo {
         String::from_utf8_lossy(&self.name).into_owned()
     }
 
-    /// Whether its table has the entries that the disk's size needs; only consistent ones must.
+    /// Whether its table has the entries that the disk's size needs.
     fn fits(&self, header: &Header) -> bool {
         let bits = header.size.div_ceil(1 << self.granularity_bits);
-        let clusters = bits.div_ceil(8).div_ceil(header.cluster_bytes());
-        !self.is_consistent() || clusters == u64::from(self.table_entries)
+        bits.div_ceil(8).div_ceil(header.cluster_bytes()) == u64::from(self.table_entries)
     }
 
     fn keeps_limits(&self, header: &Header) -> bool {
@@ -256,9 +266,20 @@ impl BitmapInfo {
         read: Read<'_>,
         visit: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
+        self.for_data_in(self.table_bytes(), header, read, visit)
+    }
+
+    /// The same for the first `bytes` bytes of the table.
+    fn for_data_in(
+        &self,
+        bytes: u64,
+        header: &Header,
+        read: Read<'_>,
+        visit: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         let mut buffer = vec![0; CHUNK_ENTRIES.min(self.table_entries as usize) * 8];
         let mut at = self.table_offset;
-        let end = at.saturating_add(self.table_bytes());
+        let end = at.saturating_add(bytes.next_multiple_of(8));
         while at < end {
             let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
             let chunk = &mut buffer[..wanted];
@@ -355,7 +376,7 @@ mod tests {
             0x8_0000..0x8_0008,
         ];
         assert_eq!(ranges, expected);
-        let all = read_all(&header, &mut read(&file)).unwrap();
+        let all = read_all(&header, file.len() as u64, &mut read(&file)).unwrap();
         assert_eq!(all[1].name, b"longer");
         assert_eq!((all[1].granularity_bits, all[1].flags), (16, AUTO));
     }
@@ -383,9 +404,31 @@ mod tests {
         ];
         for (count, directory, reason) in table {
             let (header, file) = image(count, &directory);
-            let error = read_all(&header, &mut read(&file)).unwrap_err();
+            let length = file.len() as u64;
+            let error = read_all(&header, length, &mut read(&file)).unwrap_err();
             assert!(error.reason().starts_with(reason), "{error}, not {reason}");
         }
+    }
+
+    /// QEMU reads the table before it compares its length, and cannot open the image at all.
+    #[test]
+    fn a_table_that_cannot_be_read_is_refused_before_one_that_does_not_fit() {
+        let mut directory = entry(b"a", 6 * CLUSTER);
+        let reason =
+            "Could not read bitmap_table table from image for bitmap 'a': Invalid argument";
+        // One entry fits the disk.
+        for entries in [1, 2] {
+            directory[11] = entries;
+            let (header, mut file) = image(1, &directory);
+            file[0x6_0000] = 0x40;
+            let error = read_all(&header, file.len() as u64, &mut read(&file)).unwrap_err();
+            assert_eq!((error.kind(), error.reason()), (Kind::InvalidHeader, reason));
+        }
+        // What a bitmap in use has is not loaded.
+        directory[15] = 1;
+        let (header, mut file) = image(1, &directory);
+        file[0x6_0000] = 0x40;
+        assert_eq!(read_all(&header, file.len() as u64, &mut read(&file)).unwrap().len(), 1);
     }
 
     #[test]
