@@ -28,16 +28,18 @@ impl Allowance {
     /// A table may be read again for another purpose, an entry may need a look at a count; nothing
     /// is read for each pair of things.
     fn of(file_bytes: u64) -> Self {
-        Self { calls: CALLS + file_bytes * CALLS_A_BYTE, bytes: (1 << 20) + file_bytes * TIMES }
+        Self { calls: CALLS + file_bytes / BYTES_A_CALL, bytes: BYTES + file_bytes * TIMES }
     }
 }
 
 /// Calls that any image may cost.
-const CALLS: u64 = 4096;
-/// And more for each byte of the file.
-const CALLS_A_BYTE: u64 = 2;
-/// How often each byte may be read.
-const TIMES: u64 = 64;
+const CALLS: u64 = 512;
+/// And one more for each so many bytes of the file.
+const BYTES_A_CALL: u64 = 2;
+/// Bytes that any image may cost.
+const BYTES: u64 = 64 << 10;
+/// And how often each byte of the file may be read.
+const TIMES: u64 = 16;
 
 #[derive(Debug)]
 struct Meter {

@@ -1,5 +1,5 @@
-//! Generated images, sound and damaged, as our check and `qemu-img check` see them: every number,
-//! every line, the exit status. Where qemu-img is not installed this says so and passes, unless
+//! Generated images, sound and damaged, as we and `qemu-img` see them: of `check` every number, every
+//! line, the exit status; of `info` the sentence, or the size and the snapshots. Where qemu-img is not installed this says so and passes, unless
 //! `CALQUE_REQUIRE_QEMU` is set.
 //!
 //! `CALQUE_FUZZ_IMAGES` is how many there are, `CALQUE_SEED` chooses others.
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use qcow2::check;
 use qcow2::storage::{Access, FileStorage};
+use qcow2::{Image, check};
 use qcow2_fuzz::generate::{self, Condition};
 use qcow2_fuzz::random::Random;
 use verdict::{Verdict, by_qemu, by_us};
@@ -91,6 +91,12 @@ fn generated_images_are_judged_as_qemu_judges_them() {
         let (bytes, condition) = image(seed << 32 | number);
         std::fs::write(&path, bytes).unwrap();
         let (ours, qemu) = compare(&path);
+        let (shown, info) = (shown_by_us(&path), shown_by_qemu(&path));
+        let shown = shown.map(|(size, count)| match (count, &info) {
+            (usize::MAX, Ok((_, lines))) => (size, *lines),
+            _ => (size, count),
+        });
+        assert_eq!(shown, info, "image {number}: info (ours left, qemu-img's right)");
         if condition == Condition::Sound {
             assert_eq!((qemu.status, qemu.lines.as_str()), (0, ""), "image {number} is not sound");
         }
@@ -116,6 +122,36 @@ fn generated_images_are_judged_as_qemu_judges_them() {
 fn image(number: u64) -> (Vec<u8>, Condition) {
     let choices = Random::new(number).bytes(2000);
     generate::image(&mut arbitrary::Unstructured::new(&choices)).unwrap()
+}
+
+/// The size of the disk and the number of its snapshots, or why the image cannot be shown.
+type Shown = Result<(u64, usize), String>;
+
+fn shown_by_us(path: &Path) -> Shown {
+    let file = FileStorage::open(path, Access::Read).unwrap();
+    let image = Image::open_to_show(Box::new(file)).map_err(|error| error.to_string())?;
+    let snapshots = image.listed_snapshots().map_err(|error| error.to_string())?;
+    // A name may contain a line's end; then there is no counting lines.
+    let is_plain = |name: &[u8]| name.iter().all(|byte| (b' '..0x7f).contains(byte));
+    let all_plain = snapshots.iter().all(|entry| is_plain(&entry.name) && is_plain(&entry.id));
+    let count = if all_plain { snapshots.len() } else { usize::MAX };
+    Ok((image.header().disk_bytes(), count))
+}
+
+fn shown_by_qemu(path: &Path) -> Shown {
+    let output = verdict::run("qemu-img", &["info", "-f", "qcow2", path.to_str().unwrap()]);
+    let texts = [output.stdout, output.stderr];
+    let [text, errors] = texts.map(|text| String::from_utf8_lossy(&text).into_owned());
+    if !output.status.success() {
+        let start = format!("qemu-img: Could not open '{}': ", path.display());
+        // What may follow is advice.
+        return Err(errors.lines().next().unwrap_or_default().replace(&start, ""));
+    }
+    let size = text.lines().find(|line| line.starts_with("virtual size: ")).unwrap();
+    let size = size.split_once('(').unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
+    let list = text.lines().skip_while(|line| *line != "Snapshot list:").skip(2);
+    let snapshots = list.take_while(|line| !line.starts_with("Format specific")).count();
+    Ok((size, snapshots))
 }
 
 fn compare(path: &Path) -> (Verdict, Verdict) {
