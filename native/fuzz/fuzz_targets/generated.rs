@@ -1,5 +1,6 @@
+//! The target `generated` under libFuzzer. What it does is in the library.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qcow2_fuzz::target("generated").expect("a target")(
-    bytes
-));
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| qcow2_fuzz::target("generated").expect("a target")(bytes));

@@ -83,40 +83,62 @@ fn generated_images_are_judged_as_qemu_judges_them() {
     }
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("base.raw"), vec![0; 1 << 20]).unwrap();
-    let path = place.path().join("image.qcow2");
     let (seed, count) = (setting("CALQUE_SEED", 20_240), setting("CALQUE_FUZZ_IMAGES", 400));
-    let mut met = BTreeMap::new();
-    let mut verdicts = BTreeMap::new();
+    let mut tally = Tally::default();
     for number in 0..count {
+        let path = place.path().join("image.qcow2");
         let (bytes, condition) = image(seed << 32 | number);
         std::fs::write(&path, bytes).unwrap();
-        let (ours, qemu) = compare(&path);
-        let (shown, info) = (shown_by_us(&path), shown_by_qemu(&path));
-        let shown = shown.map(|(size, count)| match (count, &info) {
-            (usize::MAX, Ok((_, lines))) => (size, *lines),
-            _ => (size, count),
-        });
-        assert_eq!(shown, info, "image {number}: info (ours left, qemu-img's right)");
-        if condition == Condition::Sound {
-            assert_eq!((qemu.status, qemu.lines.as_str()), (0, ""), "image {number} is not sound");
-        }
-        *verdicts.entry(qemu.status).or_insert(0) += 1;
-        if ours == qemu {
-            continue;
-        }
-        let meant = Meant::ALL.into_iter().find(|meant| meant.is(&qemu));
-        let Some(meant) = meant else {
-            let kept = std::env::temp_dir().join(format!("calque-generated-{number}.qcow2"));
+        if let Some(difference) = tally.compare(&path, condition) {
+            let kept = std::env::temp_dir().join(format!("calque-generated-{seed}-{number}.qcow2"));
             std::fs::copy(&path, &kept).unwrap();
-            panic!("image {number}, kept as {}: {ours:?}, but qemu-img: {qemu:?}", kept.display());
-        };
-        *met.entry(meant).or_insert(0) += 1;
+            tally.differences.push(format!("{}: {difference}", kept.display()));
+        }
     }
+    let Tally { differences, verdicts, met } = tally;
     println!("{count} images, by qemu-img's exit status {verdicts:?}; on purpose {met:?}");
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
     for status in [0, 1, 2, 3] {
         assert!(verdicts.contains_key(&status) || count < 400, "nothing ended with {status}");
     }
     assert!(count < 400 || Meant::ALL.iter().all(|meant| met.contains_key(meant)), "{met:?}");
+}
+
+/// What was compared.
+#[derive(Default)]
+struct Tally {
+    /// Each with the image, which is kept.
+    differences: Vec<String>,
+    /// Images by qemu-img's exit status.
+    verdicts: BTreeMap<i32, u64>,
+    met: BTreeMap<Meant, u64>,
+}
+
+impl Tally {
+    /// What the two say differently of an image, without meaning to.
+    fn compare(&mut self, path: &Path, condition: Condition) -> Option<String> {
+        let (ours, qemu) = compare(path);
+        *self.verdicts.entry(qemu.status).or_insert(0) += 1;
+        if condition == Condition::Sound && (qemu.status, qemu.lines.as_str()) != (0, "") {
+            return Some(format!("not sound: {qemu:?}"));
+        }
+        let (shown, info) = (shown_by_us(path), shown_by_qemu(path));
+        let shown = shown.map(|(size, count)| match (count, &info) {
+            (usize::MAX, Ok((_, lines))) => (size, *lines),
+            _ => (size, count),
+        });
+        if shown != info {
+            return Some(format!("info: {shown:?}, and qemu-img: {info:?}"));
+        }
+        if ours == qemu {
+            return None;
+        }
+        let Some(meant) = Meant::ALL.into_iter().find(|meant| meant.is(&qemu)) else {
+            return Some(format!("check: {ours:?}, and qemu-img: {qemu:?}"));
+        };
+        *self.met.entry(meant).or_insert(0) += 1;
+        None
+    }
 }
 
 fn image(number: u64) -> (Vec<u8>, Condition) {

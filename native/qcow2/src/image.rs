@@ -48,7 +48,11 @@ impl Image {
     /// refuse some of these.
     pub fn open_to_show(storage: Box<dyn Storage>) -> Result<Self> {
         let image = Self::open_for(Purpose::Use, storage)?;
-        image.bitmaps()?;
+        if let Err(error) = image.bitmaps() {
+            // QEMU reads the snapshots first, and says what is wrong with them.
+            image.listed_snapshots()?;
+            return Err(error);
+        }
         Ok(image)
     }
 
@@ -323,5 +327,33 @@ pub mod lookup {
             assert_eq!(error.hint.as_deref(), Some(hint));
             assert_eq!(by_name(&entries(), b"nope").unwrap_err().hint, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::header::extension;
+    use crate::storage::RecordingStorage;
+    use crate::{NewImage, create};
+
+    /// QEMU reads the snapshots before the bitmaps; we read them only when they are asked for.
+    #[test]
+    fn of_two_mistakes_the_one_in_the_snapshot_table_is_told() {
+        let storage = RecordingStorage::new();
+        create(&storage, &NewImage { size: 1 << 20, ..NewImage::default() }).unwrap();
+        let put = |bytes: &[u8], at| storage.write_at(bytes, at).unwrap();
+        // A directory that is too short for one bitmap; the autoclear bit says that there is one.
+        put(&[1], 95);
+        let directory = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 5, 0, 0];
+        put(&extension::BITMAPS.to_be_bytes(), 504);
+        put(&[0, 0, 0, 24], 508);
+        put(&directory, 512);
+        let shown = || Image::open_to_show(Box::new(storage.clone())).unwrap_err();
+        assert_eq!(shown().reason(), "Broken bitmap directory");
+        // One snapshot, whose row has 2000 bytes of extra data.
+        put(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 6, 0, 0], 60);
+        put(&[0, 0, 7, 0xd0], 0x6_0000 + 36);
+        assert_eq!(shown().reason(), "Too much extra metadata in snapshot table entry 0");
     }
 }

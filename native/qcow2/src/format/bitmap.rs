@@ -137,14 +137,17 @@ pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<
             return Err(invalid("More bitmaps found than specified in header extension", at));
         }
         read(&mut fixed, at)?;
-        let name_bytes = usize::from(be16(&fixed, 18));
-        if be32(&fixed, 20) != 0 {
-            return Err(invalid("Bitmap extra data is not supported", at));
-        }
-        let next = (at + (ENTRY_BYTES + name_bytes) as u64).next_multiple_of(8);
-        if next > end {
+        let (name_bytes, extra_bytes) = (usize::from(be16(&fixed, 18)), be32(&fixed, 20));
+        // QEMU adds up in 32 bits with a sign, so that very much extra data passes here.
+        let bytes = (ENTRY_BYTES + name_bytes) as u64 + u64::from(extra_bytes);
+        let is_too_long = at + bytes.next_multiple_of(8) > end;
+        if is_too_long && i32::try_from(bytes).is_ok() {
             return Err(broken(at));
         }
+        if extra_bytes != 0 {
+            return Err(invalid("Bitmap extra data is not supported", at));
+        }
+        let next = at + bytes.next_multiple_of(8);
         let mut name = vec![0; name_bytes];
         read(&mut name, at + ENTRY_BYTES as u64)?;
         let bitmap = BitmapInfo {
@@ -399,7 +402,9 @@ mod tests {
             (1, poked(15, 4), "Bitmap 'a' doesn't satisfy the constraints"),
             (1, poked(16, 2), "Bitmap 'a' doesn't satisfy the constraints"),
             (1, poked(17, 8), "Bitmap 'a' doesn't satisfy the constraints"),
-            (1, poked(20, 1), "Bitmap extra data is not supported"),
+            (1, poked(20, 1), "Broken bitmap directory"),
+            (1, poked(20, 0xff), "Bitmap extra data is not supported"),
+            (1, poked(23, 7), "Bitmap extra data is not supported"),
             (1, poked(18, 9), "Broken bitmap directory"),
         ];
         for (count, directory, reason) in table {
