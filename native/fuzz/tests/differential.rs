@@ -18,6 +18,10 @@ use qcow2_fuzz::generate::{self, Condition};
 use qcow2_fuzz::random::Random;
 use verdict::{Verdict, by_qemu, by_us};
 
+/// The images that everybody compares.
+const SEED: u64 = 20_240;
+const COUNT: u64 = 400;
+
 /// What only one of them says, and why. Each has to be met, so that none stays that is none any
 /// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +87,7 @@ fn generated_images_are_judged_as_qemu_judges_them() {
     }
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("base.raw"), vec![0; 1 << 20]).unwrap();
-    let (seed, count) = (setting("CALQUE_SEED", 20_240), setting("CALQUE_FUZZ_IMAGES", 400));
+    let (seed, count) = (setting("CALQUE_SEED", SEED), setting("CALQUE_FUZZ_IMAGES", COUNT));
     let mut tally = Tally::default();
     for number in 0..count {
         let path = place.path().join("image.qcow2");
@@ -98,10 +102,11 @@ fn generated_images_are_judged_as_qemu_judges_them() {
     let Tally { differences, verdicts, met } = tally;
     println!("{count} images, by qemu-img's exit status {verdicts:?}; on purpose {met:?}");
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    for status in [0, 1, 2, 3] {
-        assert!(verdicts.contains_key(&status) || count < 400, "nothing ended with {status}");
+    if (seed, count) == (SEED, COUNT) {
+        // These show that the comparison has something to compare.
+        assert!([0, 1, 2, 3].iter().all(|status| verdicts.contains_key(status)), "{verdicts:?}");
+        assert!(Meant::ALL.iter().all(|meant| met.contains_key(meant)), "{met:?}");
     }
-    assert!(count < 400 || Meant::ALL.iter().all(|meant| met.contains_key(meant)), "{met:?}");
 }
 
 /// What was compared.
