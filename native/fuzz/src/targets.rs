@@ -42,8 +42,12 @@ const BYTES_A_BYTE: u64 = 48;
 
 /// Does `work` on a file of `length` bytes within the memory that such a file may take.
 fn within_memory(length: usize, work: impl FnOnce()) {
-    let allowed = MOST_BYTES.min(BASE_BYTES + length as u64 * BYTES_A_BYTE);
-    let peak = peak_bytes(work);
+    ensure_memory(peak_bytes(work), length as u64);
+}
+
+/// Sees to it that a file of `length` bytes took no more memory than it may.
+fn ensure_memory(peak: u64, length: u64) {
+    let allowed = MOST_BYTES.min(BASE_BYTES + length * BYTES_A_BYTE);
     assert!(peak <= allowed, "{peak} bytes of memory for a file of {length}, more than {allowed}");
 }
 

@@ -101,6 +101,15 @@ impl View {
         size.div_ceil(self.span << self.cluster_bits) * self.span
     }
 
+    /// Whether everything in it is the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let mut pairs = self.snapshots.iter().zip(&other.snapshots);
+        self.size == other.size
+            && (&self.active, &self.above) == (&other.active, &other.above)
+            && self.snapshots.len() == other.snapshots.len()
+            && pairs.all(|(is, was)| is.is_same(was) && is.name == was.name)
+    }
+
     /// Reads an image; none where its header is none or it is too much work.
     pub fn of(image: &SparseImage) -> Option<Self> {
         let be = |at, count| number(image, at, count);
