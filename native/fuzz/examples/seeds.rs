@@ -1,5 +1,5 @@
-//! Writes the corpus that libFuzzer begins with: `seeds TARGET DIRECTORY`; with a number behind, that
-//! input of [`run`](qcow2_fuzz::run), and where the target takes choices, the image of them.
+//! Writes the corpus that libFuzzer begins with: `seeds TARGET DIRECTORY`; with a number behind,
+//! that input of [`run`](qcow2_fuzz::run), and where there is one, the image that it is about.
 
 use std::fs;
 use std::path::Path;

@@ -77,8 +77,8 @@ impl SnapshotView {
         Some(u64::from_be_bytes(*self.extra.get(8..)?.first_chunk()?))
     }
 
-    /// Whether this is `other`, their names aside. A rewrite widens the extra data, and drops what is
-    /// only part of a number.
+    /// Whether this is `other`, their names aside. A rewrite widens the extra data, and drops what
+    /// is only part of a number.
     pub fn is_same(&self, other: &Self) -> bool {
         let common = self.extra.len().min(other.extra.len());
         let common = if common < 24 { common / 8 * 8 } else { common };

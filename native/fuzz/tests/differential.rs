@@ -1,7 +1,7 @@
-//! Generated images, sound and damaged, as we and `qemu-img` see them: of `check` every number, every
-//! line, the exit status; of `info` the sentence, or the size and the snapshots. Where qemu-img is not installed this says so and passes, unless
-//! `CALQUE_REQUIRE_QEMU` is set.
+//! Generated images, sound and damaged, as we and `qemu-img` see them: of `check` every number,
+//! every line, the exit status; of `info` the sentence, or the size and the snapshots.
 //!
+//! Where qemu-img is not installed this says so and passes, unless `CALQUE_REQUIRE_QEMU` is set.
 //! `CALQUE_FUZZ_IMAGES` is how many there are, `CALQUE_SEED` chooses others.
 
 #[allow(dead_code, reason = "shared with the tests of the library")]

@@ -160,7 +160,7 @@ impl Step {
         let new_report = verdict(&all(after));
         if let Some(old) = old_report {
             let new = new_report.expect("can be checked as before");
-            // Deleting on a full disk may have to leave leaks to the next change, and a count beyond
+            // Deleting on a full disk may have to leave leaks to the next change, and a count past
             // the end of the file is a leak when the file has grown over it.
             let may_leak = done.recount_failure.is_some() || counts_beyond_end(before);
             let leaks = if may_leak { u64::MAX } else { old.leaks };

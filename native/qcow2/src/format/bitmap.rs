@@ -112,7 +112,7 @@ pub(super) fn read_directory(header: &Header, data: &[u8]) -> Result<Option<Dire
     Ok(Some(Directory { offset, bytes, count }))
 }
 
-/// All bitmaps of a file of `file_bytes` bytes, in the order of the directory; none without bitmaps.
+/// All bitmaps of a file of `file_bytes` bytes in the order of the directory; none without bitmaps.
 ///
 /// Guarantees the limits beside the fields of [`BitmapInfo`], and that QEMU can load the consistent
 /// ones. Memory and work are bounded by the directory's bytes in the file, where an entry of zeros
