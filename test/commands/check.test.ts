@@ -213,9 +213,8 @@ test("check -r says what it repaired, then what is left", async () => {
     ! Repairing cluster 7 refcount=1 reference=0
     = 0"
   `);
-  expect(
-    await cli("image", "check", "-r", "all", "--no-wait", "--output=json", "disk.qcow2"),
-  ).toMatchInlineSnapshot(`
+  expect(await cli("image", "check", "-r", "all", "--no-wait", "--output=json", "disk.qcow2"))
+    .toMatchInlineSnapshot(`
     "{
         "image-end-offset": 458752,
         "total-clusters": 16,
@@ -266,9 +265,8 @@ test("check -r ends with what the second check finds", async () => {
     ! ERROR offset=50200: …
     = 2"
   `);
-  expect(
-    await cli("image", "check", "-r", "all", "--output=json", "disk.qcow2"),
-  ).toMatchInlineSnapshot(`
+  expect(await cli("image", "check", "-r", "all", "--output=json", "disk.qcow2"))
+    .toMatchInlineSnapshot(`
     "{
         "image-end-offset": 458752,
         "total-clusters": 16,
