@@ -224,7 +224,7 @@ fn what_cannot_be_read_is_refused_by_name() {
         let error = scene.assert_refused(scene.export("image", "target"), reason, "image");
         assert_eq!(error.kind(), kind, "{reason}");
         if matches!(kind, Kind::MarkedCorrupt | Kind::MarkedDirty) {
-            let hint = "repair it first, for example with `qemu-img check -r all`";
+            let hint = "repair it first, for example with `calque image check -r all`";
             assert_eq!(error.hint.as_deref(), Some(hint));
         }
     }
