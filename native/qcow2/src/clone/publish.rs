@@ -1,6 +1,6 @@
 //! From paths to files without a name, and from those to names: all of them, or none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -64,6 +64,25 @@ pub(super) fn sync(staged: Vec<&Staged>) -> Result<()> {
     Ok(())
 }
 
+/// Makes the names durable: a sync for each directory or, where they are many, of all that is on
+/// their file system.
+fn sync_names(published: &[Published]) -> io::Result<()> {
+    let mut directories = HashMap::new();
+    for target in published {
+        directories.entry(target.directory()?).or_insert(target);
+    }
+    if directories.len() < SYNC_EACH_BELOW {
+        return directories.values().try_for_each(|target| target.sync_name());
+    }
+    let mut devices = HashSet::new();
+    for (place, target) in directories {
+        if devices.insert(place.device) {
+            target.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
 /// Names that were given. Dropped, they are taken back; a caller for whom all went well keeps them.
 #[derive(Default)]
 pub(super) struct Given(Vec<Named>);
@@ -87,9 +106,9 @@ impl Given {
                 }
             }
         }
-        // One sync per directory would do; they are few and a second one costs nothing.
-        let settle = |it: &Published| it.sync_name().and_then(|()| it.named());
-        match published.iter().map(settle).collect::<io::Result<Vec<_>>>() {
+        let named = sync_names(&published)
+            .and_then(|()| published.iter().map(Published::named).collect::<io::Result<Vec<_>>>());
+        match named {
             Ok(named) => self.0.extend(named),
             Err(error) => {
                 published.into_iter().for_each(Published::retract);

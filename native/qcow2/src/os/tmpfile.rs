@@ -143,8 +143,18 @@ impl Published {
         if self.directory.can_sync {
             super::uninterrupted(|| rustix::fs::fsync(&self.directory.descriptor))
         } else {
-            super::uninterrupted(|| rustix::fs::syncfs(&self.file))
+            self.sync_all()
         }
+    }
+
+    /// The directory in which the name is.
+    pub(crate) fn directory(&self) -> io::Result<Identity> {
+        Ok(Identity::of(&rustix::fs::fstat(&self.directory.descriptor)?))
+    }
+
+    /// Makes durable what is on the file system, names of other files included.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        super::uninterrupted(|| rustix::fs::syncfs(&self.file))
     }
 
     /// Takes the name away again, if it still means this file: for a command of several targets
