@@ -99,16 +99,7 @@ impl Refcounts {
         if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(corrupt("Refcount block named twice", twice[0]));
         }
-        let order = RefcountOrder::new(header.refcount_order);
-        Ok(Self {
-            order,
-            cluster_bits: header.cluster_bits,
-            block_bits: order.block_bits(header.cluster_bits),
-            slots: vec![0; table.len()],
-            table,
-            blocks: Vec::new(),
-            walk_is_complete: false,
-        })
+        Ok(Self::standing(image, table))
     }
 
     /// Counts whose blocks stand where `table` says, for a repair that has looked at all of them.

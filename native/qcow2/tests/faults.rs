@@ -25,18 +25,7 @@ use support::{Random, seed};
 
 /// Small images whose operations make few calls, and one of everything.
 fn subjects() -> Vec<Fixture> {
-    let mut random = Random::named(seed(), "faults");
-    let past = |format, snapshots| Past {
-        format,
-        size: 128 << 10,
-        writes: 8,
-        snapshots,
-        scattered: true,
-        zeros: format.version == 3,
-    };
-    let pasts =
-        [past(Format::v3(512, 16), 2), past(Format::v2(4096), 1), past(Format::v3(4096, 64), 0)];
-    pasts.iter().map(|past| past.build(&mut random)).collect()
+    fixtures::with_few_calls(&mut Random::named(seed(), "faults"))
 }
 
 fn sound_view(image: &SparseImage, what: &str) -> View {

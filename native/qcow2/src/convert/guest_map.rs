@@ -140,7 +140,7 @@ impl GuestMap {
         let index = (at >> header.cluster_bits) % header.l2_entries();
         let inside = at % header.cluster_bytes();
         let place = l2.offset + index * header.l2_entry_bytes();
-        let word = index * (header.l2_entry_bytes() / 8);
+        let word = index * header.l2_entry_words() as u64;
         let entry = l2.get(storage, word)?;
         let mapping = match header.mapping(entry, place)? {
             Mapping::Compressed { offset, length } => {

@@ -174,14 +174,17 @@ impl Header {
         if self.extended_l2() { 16 } else { 8 }
     }
 
+    /// Words of 64 bits that make one L2 entry.
+    pub fn l2_entry_words(&self) -> usize {
+        if self.extended_l2() { 2 } else { 1 }
+    }
+
     /// The entries of an L2 table, each with its position in bytes. Of an extended entry it is the
     /// first word: the second one, about its subclusters, names nothing and has no flags.
     pub fn l2_words<'a>(&self, table: &'a [u8]) -> impl Iterator<Item = (u64, u64)> + use<'a> {
-        let bytes = self.l2_entry_bytes();
-        let words = table.as_chunks::<8>().0.iter().step_by(if bytes == 16 { 2 } else { 1 });
-        (0..)
-            .step_by(if bytes == 16 { 16 } else { 8 })
-            .zip(words.map(|&word| u64::from_be_bytes(word)))
+        let stride = self.l2_entry_words();
+        let words = table.as_chunks::<8>().0.iter().step_by(stride);
+        (0..).step_by(8 * stride).zip(words.map(|&word| u64::from_be_bytes(word)))
     }
 
     /// Decodes an L2 entry, whose host offset is `at`; of an extended one the first word.

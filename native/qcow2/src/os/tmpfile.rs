@@ -149,7 +149,7 @@ impl Published {
 
     /// The directory in which the name is.
     pub(crate) fn directory(&self) -> io::Result<Identity> {
-        Ok(Identity::of(&rustix::fs::fstat(&self.directory.descriptor)?))
+        self.directory.identity()
     }
 
     /// Makes durable what is on the file system, names of other files included.
@@ -173,10 +173,9 @@ impl Published {
     /// What is left to know when it is closed.
     pub(crate) fn named(&self) -> io::Result<Named> {
         let file = rustix::fs::fstat(&self.file)?;
-        let directory = rustix::fs::fstat(&self.directory.descriptor)?;
         Ok(Named {
             path: self.path.clone(),
-            directory: Identity::of(&directory),
+            directory: self.directory()?,
             file: Identity::of(&file),
             stamp: stamp(&file),
         })
@@ -189,11 +188,11 @@ impl Named {
     pub(crate) fn retract(self) {
         let (parent, name) = split(&self.path);
         let (Ok(directory), Some(name)) = (Directory::open(parent), name) else { return };
+        let place = directory.identity();
         let directory = &directory.descriptor;
-        let place = rustix::fs::fstat(directory);
         let named = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         if let (Ok(place), Ok(named)) = (place, named)
-            && Identity::of(&place) == self.directory
+            && place == self.directory
             && (Identity::of(&named), stamp(&named)) == (self.file, self.stamp)
         {
             let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
@@ -210,8 +209,7 @@ fn stamp(stat: &Stat) -> Stamp {
 /// spelled. Fails as [`Staged::new`] does if the name is taken.
 pub(crate) fn place(target: &Path) -> io::Result<(Identity, OsString)> {
     let (directory, name) = vacancy(target)?;
-    let directory = rustix::fs::fstat(&directory.descriptor)?;
-    Ok((Identity::of(&directory), name.to_owned()))
+    Ok((directory.identity()?, name.to_owned()))
 }
 
 /// The directory of a file to be, and its name, which nothing has.
@@ -242,6 +240,10 @@ fn split(path: &Path) -> (&Path, Option<&OsStr>) {
 }
 
 impl Directory {
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of(&rustix::fs::fstat(&self.descriptor)?))
+    }
+
     fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |flags| rustix::fs::openat(CWD, path, flags, Mode::empty());

@@ -121,7 +121,7 @@ pub(super) fn write_tables(
         };
         let words = bytes.as_chunks_mut::<8>().0;
         // The second word of an extended entry is about subclusters, and stays.
-        for slot in words.iter_mut().step_by(if header.extended_l2() { 2 } else { 1 }) {
+        for slot in words.iter_mut().step_by(header.l2_entry_words()) {
             let entry = u64::from_be_bytes(*slot);
             let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.names == 1)?;
             *slot = entry.to_be_bytes();

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use qcow2::Kind;
 use qcow2::check;
 use qcow2::storage::{Access, FileStorage, Storage};
+use qcow2::{Error, Kind};
 
 /// What a check says: exit status, the JSON's numbers, the lines on stderr.
 #[derive(Debug, PartialEq)]
@@ -63,6 +63,18 @@ pub fn by_us(path: &Path) -> Verdict {
     judged(path, Box::new(FileStorage::open(path, Access::Read).unwrap()))
 }
 
+/// Why there is no verdict, as the command line puts it.
+pub fn tell_failure(error: &Error, path: &Path, lines: &mut String) {
+    if let Some(preface) = &error.preface {
+        writeln!(lines, "qemu-img: {preface}").unwrap();
+    }
+    let what = match error.kind() {
+        Kind::InvalidHeader => format!("Could not open '{}'", path.display()),
+        _ => "Check failed".to_owned(),
+    };
+    writeln!(lines, "qemu-img: {what}: {}", error.reason()).unwrap();
+}
+
 pub fn judged(path: &Path, storage: Box<dyn Storage>) -> Verdict {
     let mut lines = String::new();
     let report = check::open(storage).and_then(|image| {
@@ -71,14 +83,7 @@ pub fn judged(path: &Path, storage: Box<dyn Storage>) -> Verdict {
     let report = match report {
         Ok(report) => report,
         Err(error) => {
-            if let Some(preface) = &error.preface {
-                writeln!(lines, "qemu-img: {preface}").unwrap();
-            }
-            let what = match error.kind() {
-                Kind::InvalidHeader => format!("Could not open '{}'", path.display()),
-                _ => "Check failed".to_owned(),
-            };
-            writeln!(lines, "qemu-img: {what}: {}", error.reason()).unwrap();
+            tell_failure(&error, path, &mut lines);
             return Verdict { status: 1, numbers: BTreeMap::new(), lines };
         }
     };

@@ -4,24 +4,9 @@ use qcow2::storage::{Call, Fault, Harm, RecordingStorage};
 use qcow2::{Kind, Repair};
 
 use crate::damaged::{Damaged, damaged, repair_on, verdict};
-use crate::support::fixtures::{Fixture, Format, Past};
+use crate::support::fixtures;
 use crate::support::layout::Layout;
 use crate::support::{Random, oracle, seed};
-
-fn subjects(random: &mut Random) -> Vec<Fixture> {
-    let past = |format, snapshots| Past {
-        format,
-        size: 128 << 10,
-        writes: 8,
-        snapshots,
-        scattered: true,
-        zeros: format.version == 3,
-    };
-    [past(Format::v3(512, 16), 2), past(Format::v2(4096), 1), past(Format::v3(4096, 64), 0)]
-        .iter()
-        .map(|past| past.build(random))
-        .collect()
-}
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -43,7 +28,7 @@ fn a_failing_call_during_a_repair_leaves_the_damage_as_it_was() {
     ];
     let mut random = Random::named(seed(), "repair and faults");
     let mut tally = Tally::default();
-    for fixture in subjects(&mut random) {
+    for fixture in fixtures::with_few_calls(&mut random) {
         for _ in 0..4 {
             let damaged = damaged(&fixture, &mut random);
             for shape in shapes {
@@ -100,7 +85,7 @@ fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tal
 #[test]
 fn leaks_are_repaired_where_no_block_is_left() {
     let mut random = Random::named(seed(), "repair on a full disk");
-    for fixture in subjects(&mut random) {
+    for fixture in fixtures::with_few_calls(&mut random) {
         let layout = Layout::read(&fixture.image).unwrap();
         let mut image = fixture.image.clone();
         // Data that nobody names any more, as after an interrupted delete.

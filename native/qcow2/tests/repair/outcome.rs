@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use qcow2::check;
 use qcow2::storage::{Access, FileStorage, SparseImage};
-use qcow2::{CommitOptions, Kind, Repair, Repaired, repair};
+use qcow2::{CommitOptions, Repair, Repaired, repair};
 
-use crate::verdict::{by_qemu_with, by_us, run};
+use crate::verdict::{by_qemu_with, by_us, run, tell_failure};
 
 /// What a repair says: exit status, the JSON's numbers, the lines on stderr.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,14 +65,7 @@ fn told_by_us(path: &Path, what: Repair) -> Outcome {
     let repaired = match repaired {
         Ok(repaired) => repaired,
         Err(error) => {
-            if let Some(preface) = &error.preface {
-                writeln!(lines, "qemu-img: {preface}").unwrap();
-            }
-            let what = match error.kind() {
-                Kind::InvalidHeader => format!("Could not open '{}'", path.display()),
-                _ => "Check failed".to_owned(),
-            };
-            writeln!(lines, "qemu-img: {what}: {}", error.reason()).unwrap();
+            tell_failure(&error, path, &mut lines);
             return Outcome { status: 1, numbers: BTreeMap::new(), lines };
         }
     };

@@ -210,6 +210,21 @@ pub fn all(random: &mut Random) -> Vec<Fixture> {
     fixtures
 }
 
+/// Small images, on which every operation makes few calls.
+pub fn with_few_calls(random: &mut Random) -> Vec<Fixture> {
+    let past = |format, snapshots| Past {
+        format,
+        size: 128 << 10,
+        writes: 8,
+        snapshots,
+        scattered: true,
+        zeros: format.version == 3,
+    };
+    let pasts =
+        [past(Format::v3(512, 16), 2), past(Format::v2(4096), 1), past(Format::v3(4096, 64), 0)];
+    pasts.iter().map(|past| past.build(random)).collect()
+}
+
 /// Disks that were written anew after each snapshot: deleting one gives much back. Some clusters
 /// are free and still own blocks, as QEMU leaves them.
 pub fn overwritten(random: &mut Random) -> Vec<Fixture> {
