@@ -34,8 +34,8 @@ export default new Command("snapshot")
       context,
       (store) => {
         using change = store.change(instance);
-        const wanted = name === "" ? { comment } : { name, comment };
-        const taken = change.whileStopped(() => change.takeSnapshot(wanted));
+        change.ensureStopped();
+        const taken = change.takeSnapshot(name === "" ? { comment } : { name, comment });
         displayed(context, sentence("snapshot.taken", { instance, snapshot: taken.name }));
         return 0;
       },

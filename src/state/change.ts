@@ -86,19 +86,6 @@ export class InstanceChange implements Disposable {
     ensureUnused(this.#access, this.#where);
   }
 
-  /**
-   * What `action` returns. The core does not change what is in use and looks for itself; where
-   * something else was refused before it could, that it is in use comes first.
-   */
-  whileStopped<Result>(action: () => Result): Result {
-    try {
-      return action();
-    } catch (error) {
-      if (error instanceof StateError) this.ensureStopped();
-      throw error;
-    }
-  }
-
   /** Takes a snapshot; without a name it is called `snapshotN`, N one more than ever were taken. */
   takeSnapshot({ name: wanted, comment = "" }: { name?: string; comment?: string }): {
     name: string;

@@ -19,6 +19,7 @@ import {
 export type FileText = StoreReadReport["files"][number];
 /** What a file is, or why that could not be found out. */
 export type FileKind = StoreStatReport["files"][number];
+type StoreStat = NonNullable<FileKind["file"]>;
 
 export class Files {
   readonly #native: Native;
@@ -57,6 +58,11 @@ export class Files {
   stat(paths: readonly string[]): FileKind[] {
     if (paths.length === 0) return [];
     return unwrap(this.#native.storeStat(this.#at({ paths: [...paths] }))).files;
+  }
+
+  /** What one file is; undefined when there is none. */
+  statOne(path: string): StoreStat | undefined {
+    return unlessMissing(() => fileOf(this.stat([path])[0]!));
   }
 
   /** What is in a directory, by byte order of the names; nothing when there is none. */
@@ -170,7 +176,7 @@ export function textOf(file: FileText): string {
 }
 
 /** What the file is, or the failure thrown. */
-export function fileOf({ file, failure }: FileKind): NonNullable<FileKind["file"]> {
+function fileOf({ file, failure }: FileKind): StoreStat {
   if (file === undefined) throw new NativeFailure(failure!);
   return file;
 }

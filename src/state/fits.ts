@@ -56,6 +56,9 @@ type Known =
   | core.$ZodObjectDef;
 type KnownCheck = core.$ZodCheckGreaterThanDef | core.$ZodCheckRegexDef;
 
+/** A key that an assignment would not make: zod leaves it out. */
+const SPECIAL = "__proto__";
+
 /** What this file does not know, zod has to judge. */
 const unknown: Fits = () => false;
 
@@ -93,7 +96,7 @@ function entries(key: Fits, content: Fits): Fits {
   return (value) => {
     if (!isObject(value)) return false;
     for (const name of Object.keys(value)) {
-      if (isSpecial(name) || !key(name) || !content(value[name])) return false;
+      if (name === SPECIAL || !key(name) || !content(value[name])) return false;
     }
     return true;
   };
@@ -107,7 +110,7 @@ function fields(shape: Readonly<Record<string, core.$ZodType>>): Fits {
     return { name, isOptional, fits: fits(content) };
   });
   return (value) => {
-    if (!isObject(value) || Object.hasOwn(value, "__proto__")) return false;
+    if (!isObject(value) || Object.hasOwn(value, SPECIAL)) return false;
     for (const field of known) {
       const content = value[field.name];
       if (content === undefined ? !field.isOptional : !field.fits(content)) return false;
@@ -122,9 +125,4 @@ function isLoose(catchall: core.$ZodType | undefined): boolean {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** A key that an assignment would not make: zod leaves it out. */
-function isSpecial(name: string): boolean {
-  return name === "__proto__";
 }

@@ -12,7 +12,7 @@
 import type { StoreEntry } from "../native.ts";
 import type { StoreAccess } from "./access.ts";
 import { broken, type Problem, reasons, StateError } from "./errors.ts";
-import { type FileKind, fileOf, type FileText, unlessMissing } from "./files.ts";
+import type { FileKind, FileText } from "./files.ts";
 import { deletionTime, isName, isPurgedId, isStageId, parseTrashed } from "./names.ts";
 import {
   DISK,
@@ -148,7 +148,7 @@ function instances({ files, warn }: StoreAccess): Place[] {
 function instancesCalled({ files }: StoreAccess, name: string): Place[] {
   if (!isName(name)) return [];
   const directory = `${INSTANCES}/${name}`;
-  const entry = unlessMissing(() => fileOf(files.stat([directory])[0]!));
+  const entry = files.statOne(directory);
   return entry === undefined
     ? []
     : [{ name, id: undefined, directory, kind: entry.kind, inode: entry.inode }];

@@ -88,7 +88,7 @@ The exit status says what was found, after a repair what is left:
   });
 
 /** What qemu-img does not know either is a mistake in the command line. */
-export function parseRepair(text: string): RepairKind {
+function parseRepair(text: string): RepairKind {
   if (text === "leaks" || text === "all") return text;
   throw new UsageError(`--repair (-r) expects 'leaks' or 'all' not '${text}'`);
 }
