@@ -2,26 +2,19 @@
 // and QEMU's tools find the result sound and its content right; what it says is refused leaves
 // every byte as it was.
 
-import { readFileSync } from "node:fs";
-
 import { beforeAll, describe, expect, test } from "vitest";
 
+import { docsTable, reasonsOf } from "../docs-table.ts";
 import { native } from "../state/scene.ts";
 import { Scene } from "./images.ts";
 import { rows } from "./matrix.ts";
 import type { Ending } from "./programs.ts";
 import { Subject } from "./subject.ts";
 
-const [heads, ...lines] = readFileSync("docs/qcow2.md", "utf8")
-  .split("\n")
-  .filter((line) => line.startsWith("|") && !line.startsWith("|-"))
-  .map((line) =>
-    line
-      .split("|")
-      .slice(1, -1)
-      .map((cell) => cell.trim()),
-  );
-const operations = heads!.slice(1, -1).map((head) => head.replaceAll("`", ""));
+const { operations, lines } = docsTable(
+  "docs/qcow2.md",
+  (line) => line.startsWith("|") && !line.startsWith("|-"),
+);
 
 test("the table has each image once", () => {
   expect(lines.map(([name]) => name)).toEqual(Object.keys(rows));
@@ -29,7 +22,7 @@ test("the table has each image once", () => {
 
 describe.each(lines)("%s", (name, ...cells) => {
   const row = rows[name]!;
-  const reasons = [...cells.at(-1)!.matchAll(/`([^`]+)`/g)].map(([, text]) => text!);
+  const reasons = reasonsOf(cells);
   const scene = new Scene();
   const image = new Subject(scene, row);
   beforeAll(() => row.make(scene));

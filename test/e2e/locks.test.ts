@@ -7,6 +7,7 @@ import path from "node:path";
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { docsTable, reasonsOf } from "../docs-table.ts";
 import {
   copyInto,
   digestOfFile,
@@ -25,16 +26,10 @@ import {
   until,
 } from "./support.ts";
 
-const [heads, ...lines] = readFileSync("docs/locks.md", "utf8")
-  .split("\n")
-  .filter((line) => line.startsWith("| ") && line.split("|").length === 10)
-  .map((line) =>
-    line
-      .split("|")
-      .slice(1, -1)
-      .map((cell) => cell.trim()),
-  );
-const operations = heads!.slice(1, -1).map((head) => head.replaceAll("`", ""));
+const { operations, lines } = docsTable(
+  "docs/locks.md",
+  (line) => line.startsWith("| ") && line.split("|").length === 10,
+);
 
 /** Lets somebody have the image until the end of the block. */
 type Taking = (file: string) => Promise<AsyncDisposable>;
@@ -154,7 +149,7 @@ describe.runIf(judged)("an image that somebody has", () => {
   });
 
   describe.each(lines)("%s", (name, ...cells) => {
-    const reasons = [...cells.at(-1)!.matchAll(/`([^`]+)`/g)].map(([, text]) => text!);
+    const reasons = reasonsOf(cells);
     let file = "";
     let holder: AsyncDisposable | undefined;
     beforeAll(async () => {
