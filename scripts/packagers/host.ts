@@ -12,6 +12,7 @@ import { cargoTarget, fail, root, run, triple } from "../tools.ts";
 
 const bundle = path.join(root, "target/bundle");
 const shims = path.join(root, "packaging/node-shims.ts");
+const shapes = path.join(root, "src/state/shapes.ts");
 
 /** Messages of a panic name sources as they are called here, not where this machine keeps them. */
 const cargoHome = process.env.CARGO_HOME ?? path.join(os.homedir(), ".cargo");
@@ -60,12 +61,13 @@ async function bundleSource(): Promise<void> {
         ]),
       ),
     },
+    plugins: [{ name: "ahead", load: evaluateAhead }],
     onLog(level, log) {
       // An unresolved import would end the executable at run time, on a path that few take.
       if (level === "warn") fail(log.message);
     },
   });
-  await build.write({
+  const { output } = await build.write({
     dir: bundle,
     format: "esm",
     entryFileNames: "[name].js",
@@ -74,6 +76,17 @@ async function bundleSource(): Promise<void> {
     minify: false,
   });
   await build.close();
+  const modules = output.flatMap((chunk) => (chunk.type === "chunk" ? chunk.moduleIds : []));
+  if (modules.some((id) => id.includes("/zod/"))) fail("zod is bundled, though only types need it");
+}
+
+/** A module that is evaluated now: the bundle has what it exports, as data. */
+async function evaluateAhead(id: string): Promise<string | undefined> {
+  if (id !== shapes) return undefined;
+  const exported = Object.entries((await import(shapes)) as Record<string, unknown>);
+  return exported
+    .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};`)
+    .join("");
 }
 
 /** Whether an ELF file names a dynamic linker. */

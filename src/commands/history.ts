@@ -3,7 +3,7 @@
 import { Command } from "../command/command.ts";
 import { UsageError } from "../failure.ts";
 import { StateError } from "../state/errors.ts";
-import type { HistoryEntry } from "../state/history.ts";
+import type { HistoryEntry } from "../state/schema.ts";
 import type { Show } from "../text/entries.ts";
 import type { Json } from "../text/json.ts";
 import { formatMultipassJson } from "../text/multipass-json.ts";

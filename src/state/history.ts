@@ -3,18 +3,12 @@
 // A line is added after the commit and not flushed: the history tells of what is done, and nothing
 // depends on it. A power cut may take lines or tear one; what is no line of ours is skipped.
 
-import * as z from "zod/mini";
-
 import { type StoreAccess, timestamp } from "./access.ts";
 import { attempt } from "./files.ts";
 import { displayName } from "./list.ts";
 import { instancePaths } from "./paths.ts";
+import { fits, type HistoryEntry } from "./schema.ts";
 import type { Whereabouts } from "./view.ts";
-
-const entry = z.looseObject({ when: z.string(), operation: z.string(), version: z.string() });
-
-/** When, what, by which version of Calque; and what else the operation has to tell. */
-export type HistoryEntry = z.infer<typeof entry>;
 
 /** What an operation tells of itself. */
 export interface Event {
@@ -40,8 +34,8 @@ export function remember(access: StoreAccess, where: Whereabouts, event: Event):
 export function readHistory({ files }: StoreAccess, where: Whereabouts): HistoryEntry[] {
   const text = files.readOne(instancePaths(where.directory).history) ?? "";
   return text.split("\n").flatMap((line) => {
-    const result = z.safeParse(entry, parse(line));
-    return result.success ? result.data : [];
+    const entry = parse(line);
+    return fits("entry", entry) ? entry : [];
   });
 }
 
