@@ -44,7 +44,7 @@ import { type InstanceView, present, type SnapshotView } from "./snapshots.ts";
 import { sweepSnapshotRecords } from "./sweep.ts";
 import { takenNames } from "./taken.ts";
 import { ensureUnused } from "./use.ts";
-import { type Moment, readMomentLocked, readRecord } from "./view.ts";
+import { type Extent, type Moment, readMomentLocked, readRecord } from "./view.ts";
 
 /** What belongs to a commit of the core. */
 interface Companion {
@@ -62,8 +62,9 @@ export class InstanceChange implements Disposable {
   readonly #where: Listed;
   readonly #paths: InstancePaths;
   readonly #lock: Lock;
-  /** As last read; forgotten with each change. */
+  /** As last read, and how much of it; forgotten with each change. */
   #moment: Moment | undefined;
+  #extent: Extent = "without records";
 
   constructor(access: StoreAccess, where: Listed, lock: Lock) {
     this.#access = access;
@@ -92,7 +93,8 @@ export class InstanceChange implements Disposable {
     id: number;
     commit: CommitReport;
   } {
-    const { facts } = this.#current();
+    // Names and numbers are the image's; the snapshots' records are read when the commit is planned.
+    const { facts } = this.#current("without records");
     const taken = new Set(facts.entries.map(({ name }) => name));
     const last = counter(facts);
     const name = wanted ?? snapshotName(last, (text) => taken.has(text));
@@ -194,7 +196,7 @@ export class InstanceChange implements Disposable {
   /** Undefined if that is its name already. */
   renameSnapshot(snapshot: SnapshotView, name: string): CommitReport | undefined {
     if (name === snapshot.name) return undefined;
-    const { facts } = this.#current();
+    const { facts } = this.#current("without records");
     this.#ensureSnapshotName(name, new Set(facts.entries.map((entry) => entry.name)));
     const { commit } = this.#commit((event) =>
       this.#access.native.snapshotRename({ path: this.#disk, selector: snapshot.id, name }, event),
@@ -267,8 +269,12 @@ export class InstanceChange implements Disposable {
     this.#replaceRecord({ ...record, cloneCount: record.cloneCount + count });
   }
 
-  #current(): Moment {
-    this.#moment ??= readMomentLocked(this.#access, this.#where, "with records");
+  #current(extent: Extent = "with records"): Moment {
+    const isEnough = this.#extent === "with records" || extent === "without records";
+    if (this.#moment === undefined || !isEnough) {
+      this.#moment = readMomentLocked(this.#access, this.#where, extent);
+      this.#extent = extent;
+    }
     return this.#moment;
   }
 
@@ -279,7 +285,7 @@ export class InstanceChange implements Disposable {
   /** One commit of the core, with what belongs to it. */
   #commit<Report>(operate: (event: OnChange) => Reply<Report>, companion = NOTHING): Report {
     // A disk that is a link is found out here, before the core follows it.
-    this.#current();
+    this.#current("without records");
     // Whether it is certain that nothing has happened.
     let isVoid = false;
     const event = ({ waitingFor, planned }: ChangeEvent): void => {

@@ -67,6 +67,8 @@ export function listNamesakes(access: StoreAccess, name: string): Listed[] {
  * called `NAME@ID` is never alive.
  */
 export function living(access: StoreAccess, name: string): Listed {
+  const found = livingWhole(access, name);
+  if (found !== undefined) return found;
   const trashed = parseTrashed(name);
   const namesakes = listNamesakes(access, trashed?.name ?? name);
   const listed = trashed === undefined ? namesakes.find(({ id }) => id === undefined) : undefined;
@@ -78,6 +80,15 @@ export function living(access: StoreAccess, name: string): Listed {
   }
   if (listed.problem !== undefined) throw unusable(listed, listed.problem);
   return listed;
+}
+
+/**
+ * The live one, if it is where it belongs and whole: then nothing else has to be looked at, for
+ * wherever it moves next, it was there.
+ */
+function livingWhole(access: StoreAccess, name: string): Listed | undefined {
+  const [listed] = inspect(access, instancesCalled(access, name));
+  return listed?.problem === undefined ? listed : undefined;
 }
 
 /** The problem with an instance, as what ends a command that wants to use it. */

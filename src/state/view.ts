@@ -35,23 +35,23 @@ export interface Whereabouts {
 const ATTEMPTS = 5;
 
 /** Whether the snapshots' records are read as well. */
-type Extent = "with records" | "without records";
+export type Extent = "with records" | "without records";
 
 /**
  * Reads an instance. Throws a `StateError`: `missing` when its directory has gone, `broken`,
  * `newer`.
  */
 export function readMoment(access: StoreAccess, where: Whereabouts, extent: Extent): Moment {
-  const moment = readSeveralTimes(access, where, extent);
+  const moment = readSeveralTimes(access, where, extent, "unlocked");
   if (moment !== undefined) return moment;
   const waiting = access.waiting(access.files.absolute(where.directory));
   using _ = access.files.lock(instancePaths(where.directory).lock, "shared", waiting);
   return readMomentLocked(access, where, extent);
 }
 
-/** The same, for who has the instance's lock. */
+/** The same, for who has the instance's lock: nobody else changes the record meanwhile. */
 export function readMomentLocked(access: StoreAccess, where: Whereabouts, extent: Extent): Moment {
-  const moment = readSeveralTimes(access, where, extent);
+  const moment = readSeveralTimes(access, where, extent, "locked");
   if (moment !== undefined) return moment;
   throw unusable(where, broken(reasons.changing));
 }
@@ -60,19 +60,26 @@ function readSeveralTimes(
   access: StoreAccess,
   where: Whereabouts,
   extent: Extent,
+  lock: "locked" | "unlocked",
 ): Moment | undefined {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-    const moment = readOnce(access, where, extent);
+    const moment = readOnce(access, where, extent, lock);
     if (moment !== undefined) return moment;
   }
   return undefined;
 }
 
 /** Undefined when somebody changed it meanwhile. */
-function readOnce(access: StoreAccess, where: Whereabouts, extent: Extent): Moment | undefined {
+function readOnce(
+  access: StoreAccess,
+  where: Whereabouts,
+  extent: Extent,
+  lock: "locked" | "unlocked",
+): Moment | undefined {
   const paths = instancePaths(where.directory);
   const { text, record: stored } = readRecord(access, where);
-  const hasChanged = (): boolean => access.files.readOne(paths.record) !== text;
+  const hasChanged = (): boolean =>
+    lock === "unlocked" && access.files.readOne(paths.record) !== text;
   const image = readImage(access, paths);
   if (image === "busy") return undefined;
   if ("reason" in image) {
