@@ -7,7 +7,7 @@
 // Twelve GiB of free space are enough, in `bench/work` or where `--in` says; everything is removed
 // at the end. `--only` is start, fabricated, real, clone or instances. `--size` (10, 100, 1024, …)
 // and `--layout` (sequential, shuffled, aged) are those of the fabricated images. qemu-img is ended
-// after `--patience` seconds, and its row then says `>`. `--record` keeps in bench/results what is
+// after `--patience` seconds, once for each row, which then says `>`. `--record` keeps in bench/results what is
 // printed and, as JSON, every sample. Everybody works on a copy of his own, with warm caches; the
 // rows that miss a target are printed as such.
 
@@ -93,7 +93,8 @@ print(
   `the file system reads ${speed(device.readBytesPerSecond)}, writes ` +
     `${speed(device.writeBytesPerSecond)}, flushes in ${(device.flushNs / 1e6).toFixed(2)} ms`,
 );
-print("peak MiB and syncs: calque's/the other's; T_min: bytes at these speeds, and flushes");
+print("peak MiB and syncs: calque's/the other's; T_min: bytes at these speeds, and flushes, which");
+print("the commit is compared with; what comes after it gives back the old metadata's blocks");
 
 if (options.only.includes("start")) show([await benchStart()]);
 if (options.only.includes("fabricated")) {

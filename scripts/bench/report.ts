@@ -37,11 +37,19 @@ export function describeMachine(calque: string, directory: string): Machine {
     processors: os.availableParallelism(),
     memoryBytes: os.totalmem(),
     kernel: os.release(),
-    fileSystem: capture("findmnt", ["-n", "-o", "FSTYPE", "-T", directory]).trim(),
+    fileSystem: describeFileSystem(directory),
     calque: firstLine(calque).replace(/ +/g, " "),
     qemuImg: firstLine("qemu-img"),
     node: process.version,
   };
+}
+
+/** With its options: where blocks are discarded at once, freeing them takes longer than the rest. */
+function describeFileSystem(directory: string): string {
+  const [kind, options] = ["FSTYPE", "OPTIONS"].map((column) =>
+    capture("findmnt", ["-n", "-o", column, "-T", directory]).trim(),
+  );
+  return `${kind} (${options})`;
 }
 
 const HEAD = [
@@ -69,7 +77,7 @@ export function printRows(rows: readonly Row[]): void {
       `${wasStopped(row) ? ">" : ""}${time(wallNs(row.theirs))}`,
       `${wasStopped(row) ? ">" : ""}${ratio(wallNs(row.theirs) / wallNs(row.ours))}×`,
       row.minimumNs === undefined ? "" : time(row.minimumNs),
-      row.minimumNs === undefined ? "" : ratio(wallNs(row.ours) / row.minimumNs),
+      row.minimumNs === undefined ? "" : ratio(committedNs(row) / row.minimumNs),
       `${mebibytes(peakBytes(row.ours))}/${mebibytes(peakBytes(row.theirs))}`,
       row.ourSyncs === undefined ? "" : `${row.ourSyncs}/${row.theirSyncs ?? "?"}`,
     ];

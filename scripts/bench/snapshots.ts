@@ -78,10 +78,11 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
     for (const copy of [ours, theirs, unpunched]) freshCopy(master.path, copy);
     for (const [index, step] of steps.entries()) {
       const row = rows[index]!;
-      const wasEnded = () => row.theirs.at(-1)?.stopped === true;
       const contestants = [
         () => row.ours.push(bench.measure(ourCall(step))),
         () => {
+          // That it takes longer need not be seen twice.
+          if (wasStopped(row)) return;
           row.theirs.push(bench.measureAtMost(setting.patienceSeconds, theirCall(step)));
         },
       ];
@@ -94,12 +95,12 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
       const repeats = step.changes ? 1 : REPEATS;
       for (let repeat = 0; repeat < repeats; repeat += 1) {
         await inTurns(round + index + repeat, contestants);
-        if (wasEnded()) break;
       }
       // An image that was left in the middle of a change is nobody's to go on with.
-      if (wasEnded()) freshCopy(ours, theirs);
+      if (wasStopped(row)) freshCopy(ours, theirs);
     }
-    for (const copy of [ours, theirs, unpunched]) judge(copy, setting);
+    const check = rows[steps.findIndex(({ kind }) => kind === "check")]!;
+    for (const copy of [ours, theirs, unpunched]) judge(copy, check, setting);
   }
 
   // The same chain once more, not for the clock: what it has to do at least, and the syncs.
@@ -123,7 +124,8 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
 }
 
 /** Fails unless the image is sound, in qemu-img's opinion, or ours where that takes too long. */
-function judge(image: string, { bench, calque, patienceSeconds }: Setting): void {
-  const verdict = bench.measureAtMost(patienceSeconds, ["qemu-img", "check", image]);
-  if (verdict.stopped === true) capture(calque, ["image", "check", "-q", image]);
+function judge(image: string, check: Row, { bench, calque, patienceSeconds }: Setting): void {
+  const theirs: Call = ["qemu-img", "check", image];
+  const isJudged = !wasStopped(check) && !bench.measureAtMost(patienceSeconds, theirs).stopped;
+  if (!isJudged) capture(calque, ["image", "check", "-q", image]);
 }
