@@ -128,7 +128,17 @@ function listOnce(access: StoreAccess, wanted: Wanted) {
   const places = survey(access, wanted);
   const listed = inspect(access, places);
   const again = survey(access, wanted);
-  return { listed, isStable: JSON.stringify(places) === JSON.stringify(again) };
+  return { listed, isStable: isSame(places, again) };
+}
+
+function isSame(places: readonly Place[], others: readonly Place[]): boolean {
+  return (
+    places.length === others.length &&
+    places.every(({ directory, kind, inode }, index) => {
+      const other = others[index]!;
+      return directory === other.directory && kind === other.kind && inode === other.inode;
+    })
+  );
 }
 
 /** Where instances are, in the order in which they are listed. */
