@@ -7,10 +7,13 @@
 //!    has to be the one that was parsed: else the two-state argument does not hold, and the image
 //!    is refused as unsettled.
 //! 1. The new tables: L2 tables, L1 tables, snapshot table, refcount blocks, refcount table, in
-//!    clusters that no state on disk references. A crash leaves the old image and some unused
-//!    bytes.
+//!    clusters that no state on disk references; and new data, where there is some. A crash leaves
+//!    the old image and some unused bytes.
 //! 2. The first sector. A crash leaves the old sector or the new one; each names a complete image.
 //! 3. Punches. Losing them loses space, nothing else.
+//!
+//! Whatever the image gives as a reason to refuse is found before epoch 1: by the plan, or when
+//! everything gets its place. Later only the disk can fail, or whoever is asked last refuse.
 //!
 //! Assumed, here and nowhere else: the medium writes 512 aligned bytes whole or not at all. The
 //! fields that change lie between bytes 24 and 96.
@@ -28,9 +31,10 @@ use crate::format::header::{Header, SECTOR_BYTES};
 use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 use crate::plan::Plan;
+use crate::storage::Storage;
 
 pub(crate) use listing::{Listing, commit_listing};
-use place::{place, take_back};
+use place::{Layout, place, take_back};
 pub(crate) use space::Space;
 use write::{header_after, write_tables};
 
@@ -95,13 +99,34 @@ pub struct Committed {
     pub recount_failure: Option<Error>,
 }
 
+/// Data that a commit writes beside its tables: what tables of the plan name, in clusters that were
+/// taken for it.
+pub(crate) trait NewData {
+    /// Where it goes.
+    fn clusters(&self) -> &[Range<u64>];
+
+    /// Writes it. Returns how many bytes that were.
+    fn write(&self, plan: &Plan, storage: &dyn Storage) -> Result<u64>;
+}
+
 /// Carries `plan` out. On success the image is durably in its new state, and `image` describes it.
 ///
-/// On any error but [`Kind::Unsettled`] the image is in its old state and what was written has been
-/// taken back.
+/// On any error but [`Kind::Unsettled`] the image is in its old state. If the plan cannot be
+/// carried out, nothing was written. If the disk fails or `options.prepared` refuses, what was
+/// written has been taken back: the file has its old length, and what was written into, a hole.
 pub(crate) fn commit(
     image: &mut Image,
     plan: Plan,
+    options: &mut CommitOptions<'_>,
+) -> Result<Committed> {
+    commit_with(image, plan, None, options)
+}
+
+/// The same, with data.
+pub(crate) fn commit_with(
+    image: &mut Image,
+    plan: Plan,
+    data: Option<&dyn NewData>,
     options: &mut CommitOptions<'_>,
 ) -> Result<Committed> {
     let mut done = Committed::default();
@@ -118,11 +143,16 @@ pub(crate) fn commit(
     let layout = place(image, &mut plan)?;
     let header = header_after(&plan, layout.as_ref());
     plan.refcounts.for_freed(|_| Ok(()))?;
+    let data_clusters = data.map(NewData::clusters).unwrap_or_default().iter().cloned();
+    let places: Vec<_> = layout.iter().flat_map(Layout::runs).chain(data_clusters).collect();
 
-    // Epoch 1: the new tables, in clusters that no state on disk references. Any part of it may be
-    // on the medium after a crash, in any order: the sector on the medium is the old one, and
-    // nothing that it leads to has changed.
+    // Epoch 1: the new tables and data, in clusters that no state on disk references. Any part of
+    // it may be on the medium after a crash, in any order: the sector on the medium is the old one,
+    // and nothing that it leads to has changed.
     let written = (|| {
+        if let Some(data) = data {
+            done.written_bytes += data.write(&plan, image.storage())?;
+        }
         if let Some(layout) = &layout {
             write_tables(image, &mut plan, layout, &header, &mut done)?;
         }
@@ -132,7 +162,7 @@ pub(crate) fn commit(
         options.ask(&old_header, &header)
     })();
     if let Err(error) = written {
-        take_back(image, layout.as_ref(), old_bytes);
+        take_back(image, &places, old_bytes);
         return Err(error);
     }
 
@@ -140,12 +170,11 @@ pub(crate) fn commit(
     // whole, or the new one, and all that it leads to was flushed before.
     switch(image, &header, options, &mut done).inspect_err(|error| {
         if error.kind() != Kind::Unsettled {
-            take_back(image, layout.as_ref(), old_bytes);
+            take_back(image, &places, old_bytes);
         }
     })?;
-    if let Some(layout) = &layout {
-        image.file_bytes = old_bytes.max(layout.end() << header.cluster_bits);
-    }
+    let end = places.iter().map(|run| run.end).max().unwrap_or(0);
+    image.file_bytes = old_bytes.max(end << header.cluster_bits);
     adopt(image, header);
 
     // Epoch 3: holes. Until here what is freed belonged to a state that could come back. A crash

@@ -230,12 +230,15 @@ fn release_blocks(
     }
 }
 
-/// Gives back what a refused commit wrote. Nobody references it; failing here costs only space.
-pub(super) fn take_back(image: &Image, layout: Option<&Layout>, old_bytes: u64) {
-    let Some(layout) = layout else { return };
+/// Gives back what a commit that did not come about wrote to these clusters. Nobody references
+/// them; failing here costs only space.
+pub(super) fn take_back(image: &Image, places: &[Range<u64>], old_bytes: u64) {
+    if places.is_empty() {
+        return;
+    }
     let bits = image.header.cluster_bits;
     let _ = image.storage.set_len(old_bytes);
-    for run in layout.runs() {
+    for run in places {
         let (start, end) = (run.start << bits, (run.end << bits).min(old_bytes));
         if start < end {
             let _ = image.storage.punch(start..end);

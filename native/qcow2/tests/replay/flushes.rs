@@ -21,9 +21,8 @@ use crate::trial::{
 
 /// One of the flushes of a commit fails, with all, some or none of its pages on the medium; or the
 /// last one and then the one that was to make the old sector durable again.
-fn faults(operation: &Operation, random: &mut Random) -> Vec<Fault> {
-    // Replacing content settles the image before it places the new data.
-    let last = if matches!(operation, Operation::Write(_)) { 3 } else { 2 };
+fn faults(random: &mut Random) -> Vec<Fault> {
+    let last = 2;
     let harms = [Harm::Nothing, Harm::Half, Harm::Lost, Harm::Part(random.next())];
     let errno = *random.pick(&[libc::ENOSPC, libc::EIO]);
     let mut fault = |at| Fault::once(Call::Flush, at, errno).leaving(*random.pick(&harms));
@@ -43,7 +42,7 @@ pub fn fail(
 ) -> Option<SparseImage> {
     let base = scene.fixture.image.clone();
     let layout = Layout::read(&base).unwrap();
-    let faults = faults(operation, random);
+    let faults = faults(random);
     let label = label(operation, Circumstance::FailedFlush);
     let what = format!("{} with {faults:?} on {}", operation.name(), scene.fixture.name);
     let (known, before) = first_look(&base, &what);

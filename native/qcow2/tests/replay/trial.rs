@@ -282,8 +282,7 @@ pub fn moved_last(view: &View, doomed: &[u8]) -> View {
 /// Nothing but flushes reached the storage.
 pub fn wrote_nothing(storage: &RecordingStorage) -> bool {
     let is_flush = |op: &Logged| matches!(op, Logged::Flush | Logged::LostFlush { .. });
-    // What a content replacement placed before it was refused, it gave back.
-    storage.operations().iter().all(is_flush) || storage.cached() == storage.durable()
+    storage.operations().iter().all(is_flush)
 }
 
 /// What is refused on a sound image, and only for a reason that the image gives.
