@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qcow2::storage::{RecordingStorage, SparseImage, Storage};
+use qcow2::storage::{Operation, RecordingStorage, SparseImage, Storage};
 
 /// Where no file reaches: the system refuses to read there.
 const MAX_OFFSET: u64 = i64::MAX as u64;
@@ -147,6 +147,11 @@ impl Changeable {
     /// What a power cut leaves.
     pub fn durable(&self) -> SparseImage {
         self.inner.durable()
+    }
+
+    /// Whether anything was done to it.
+    pub fn has_written(&self) -> bool {
+        self.inner.operations().iter().any(|done| *done != Operation::Flush)
     }
 
     /// Takes away the space for new blocks, or gives it back.

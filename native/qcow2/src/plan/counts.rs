@@ -61,7 +61,8 @@ impl Planner<'_> {
             refcounts.add(storage, u.place(header), uses::signed(u.names.after))?;
         }
         let mut references = References::new(self.image, refcounts);
-        for_tables(self.image, uses, stays, |index, table| {
+        let wanted = |_, u: &Use| stays(u);
+        for_tables(self.image, uses, wanted, |index, table| {
             let Use { offset, names } = uses[index];
             let delta = uses::signed(names.after);
             let change = Change { delta, after: names.after, fresh: false };

@@ -71,7 +71,15 @@ pub(super) struct Links {
 impl Planner<'_> {
     /// Decides which L2 tables have to be written elsewhere because their flags change, and takes
     /// their references off the old place. NEW counts are final but for tables.
-    pub(super) fn choose_moves(&mut self, uses: &[Use], any_copied: &[bool]) -> Result<Moves> {
+    ///
+    /// Sets flags in every table that will be the active disk's alone, `fresh` ones included, as
+    /// the commit will: a count that is too low is met here, before any write.
+    pub(super) fn choose_moves(
+        &mut self,
+        uses: &[Use],
+        any_copied: &[bool],
+        fresh: &[Vec<u64>],
+    ) -> Result<Moves> {
         let header = &self.image.header;
         let (storage, refcounts) = (self.storage, &mut self.refcounts);
         let mut must_move: Vec<bool> = uses
@@ -79,15 +87,20 @@ impl Planner<'_> {
             .zip(any_copied)
             .map(|(u, any_copied)| u.names.movable > 0 && u.names.after > 1 && *any_copied)
             .collect();
-        let private = |u: &Use| u.names.movable > 0 && u.names.after == 1;
+        // One that others name too becomes the active disk's alone where it moves without them.
+        let private = |index: usize, u: &Use| {
+            u.names.movable == 1 && (u.names.after == 1 || any_copied[index])
+        };
         for_tables(self.image, uses, private, |index, table| {
-            // Every entry is looked at: a count that is too low has to be refused before any write.
             for (_, entry) in header.l2_words(table) {
                 let flagged = flagged(storage, refcounts, entry, header.cluster_bits, true)?;
                 must_move[index] |= flagged != entry;
             }
             Ok(())
         })?;
+        for &entry in fresh.iter().flatten() {
+            flagged(storage, refcounts, entry, header.cluster_bits, true)?;
+        }
         let mut moves = Vec::new();
         for (index, u) in uses.iter().enumerate() {
             let leaving = if must_move[index] { u.names.movable } else { 0 };

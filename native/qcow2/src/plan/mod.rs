@@ -18,7 +18,9 @@
 //! | `flags` | COPIED, and which tables have to be written because of it |
 //! | `planner` | the order of these steps |
 //!
-//! Nothing here writes, and what can be refused is refused here. The plan goes to `transaction`.
+//! Nothing here writes. What is wrong with the image is refused here, counts that are too low
+//! included, wherever the operation would rely on them; what has no place or cannot be counted is
+//! refused by `transaction`, to whom the plan goes, before its first write.
 
 mod counts;
 mod flags;

@@ -56,7 +56,7 @@ impl<'a> Planner<'a> {
         &mut self.refcounts
     }
 
-    /// Works out what `goal` needs. Everything that can be refused is refused here, before any
+    /// Works out what `goal` needs. Whatever is wrong with the image is refused here, before any
     /// write.
     pub fn plan(mut self, mut goal: Goal) -> Result<Plan> {
         // A recount would free what only an unknown extension refers to.
@@ -71,7 +71,7 @@ impl<'a> Planner<'a> {
         if goal.recount || walked.leaks {
             self.count_anew(&mut goal, &mut uses)?;
         }
-        let moves = self.choose_moves(&uses, &walked.any_copied)?;
+        let moves = self.choose_moves(&uses, &walked.any_copied, &goal.fresh)?;
         let links = self.link(&mut goal, &uses, &moves)?;
         let new_snapshot = goal.takes_snapshot();
         let header = header_after(&self.image.header, &goal);

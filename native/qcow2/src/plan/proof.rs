@@ -97,7 +97,7 @@ impl Planner<'_> {
                 "The image has features that Calque does not know, and lies on a block device",
             ));
         }
-        let wanted = |u: &Use| complete || needed(u);
+        let wanted = |_, u: &Use| complete || needed(u);
         let mut any_copied = vec![false; uses.len()];
         let mut references = References::new(self.image, &mut self.refcounts);
         for_tables(self.image, uses, wanted, |index, table| {

@@ -20,7 +20,7 @@ const AHEAD_BYTES: u64 = 4 << 20;
 pub(super) fn for_tables(
     image: &Image,
     uses: &[Use],
-    wanted: impl Fn(&Use) -> bool,
+    wanted: impl Fn(usize, &Use) -> bool,
     mut visit: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let cluster_bytes = image.header.cluster_bytes();
@@ -56,11 +56,12 @@ struct Neighbours<'a, W> {
     next: usize,
 }
 
-impl<W: Fn(&Use) -> bool> Iterator for Neighbours<'_, W> {
+impl<W: Fn(usize, &Use) -> bool> Iterator for Neighbours<'_, W> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let is_wanted = |index: usize| self.uses.get(index).is_some_and(self.wanted);
+        let is_wanted =
+            |index: usize| self.uses.get(index).is_some_and(|u| (self.wanted)(index, u));
         let start = (self.next..self.uses.len()).find(|&index| is_wanted(index));
         let Some(start) = start else {
             self.next = self.uses.len();
