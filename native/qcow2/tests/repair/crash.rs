@@ -7,7 +7,7 @@
 use qcow2::Repair;
 use qcow2::storage::{RecordingStorage, SparseImage};
 
-use crate::damaged::{Damaged, damaged, repair_on, verdict};
+use crate::support::damaged::{Damaged, damaged, is_marked, repair_on, verdict};
 use crate::support::judge::{Allowed, judge};
 use crate::support::replay::{Effort, Recording};
 use crate::support::{Random, fixtures, oracle, seed, setting};
@@ -58,11 +58,13 @@ fn cut_everywhere(damaged: &Damaged, tally: &mut Tally, random: &mut Random) {
         assert!(oracle::view(&state.image).unwrap() == content, "{how}: content changed");
         let now = verdict(&state.image);
         tally.states += 1;
+        let is_done = state.epoch >= done_from;
+        assert!(!is_done || !is_marked(&state.image), "{how}: reported done, and marked");
         if (now.0, now.1) == (0, 0) {
             judge(&state.image, &allowed, random).unwrap_or_else(|it| panic!("{how}: {it:?}"));
             tally.new += 1;
         } else {
-            assert!(state.epoch < done_from, "{how}: reported done, and lost");
+            assert!(!is_done, "{how}: reported done, and lost");
             // The file may be longer, and a place in it that was outside.
             let mut longer = image.clone();
             longer.set_len(state.image.len());

@@ -3,7 +3,7 @@
 use qcow2::storage::{Call, Fault, Harm, RecordingStorage};
 use qcow2::{Kind, Repair};
 
-use crate::damaged::{Damaged, damaged, repair_on, verdict};
+use crate::support::damaged::{Damaged, damaged, repair_on, verdict};
 use crate::support::fixtures;
 use crate::support::layout::Layout;
 use crate::support::{Random, oracle, seed};

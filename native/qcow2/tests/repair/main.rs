@@ -5,7 +5,6 @@
 #[allow(dead_code, reason = "a part of it is used")]
 mod bench;
 mod crash;
-mod damaged;
 #[path = "../check/damages.rs"]
 mod damages;
 mod faults;

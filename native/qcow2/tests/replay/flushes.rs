@@ -21,7 +21,7 @@ use crate::trial::{
 
 /// One of the flushes of a commit fails, with all, some or none of its pages on the medium; or the
 /// last one and then the one that was to make the old sector durable again.
-fn faults(random: &mut Random) -> Vec<Fault> {
+pub fn faults(random: &mut Random) -> Vec<Fault> {
     let last = 2;
     let harms = [Harm::Nothing, Harm::Half, Harm::Lost, Harm::Part(random.next())];
     let errno = *random.pick(&[libc::ENOSPC, libc::EIO]);
@@ -89,7 +89,8 @@ pub fn fail(
     views.extend(done.iter().map(|done| done.view.clone()));
     let recording = Recording { base, operations: storage.operations() };
     let states = trials.report.states();
-    let trial = Trial { what, recording, known, views, most_leaks, old_leaks: before.leaks, done };
+    let old_leaks = before.leaks;
+    let trial = Trial { what, recording, known, views, most_leaks, old_leaks, damage: None, done };
     *trials.report.operations.entry(label).or_default() += 1;
     let effort = trials.effort(scene.format);
     trials.cut(&trial, label, scene, effort, random);

@@ -14,6 +14,7 @@
 //! | `arguments` | what was asked for |
 //! | `trial` | one operation, recorded, cut and judged |
 //! | `flushes` | a flush that fails, another command, a power cut |
+//! | `repairs` | repairs of damaged images |
 //! | `clones` | commits in files that nobody sees yet |
 //! | `second` | qemu-img as the second judge |
 //! | `report` | what was counted, as Markdown |
@@ -24,6 +25,7 @@
 mod arguments;
 mod clones;
 mod flushes;
+mod repairs;
 mod report;
 mod second;
 #[path = "../support/mod.rs"]

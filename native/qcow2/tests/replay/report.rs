@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::process::Command;
 use std::time::Duration;
 
+use qcow2::Repair;
+
 use crate::arguments::Arguments;
 use crate::support::fixtures::Format;
 use crate::support::history::Feature;
@@ -32,6 +34,18 @@ pub fn label(operation: &Operation, circumstance: Circumstance) -> &'static str 
         Operation::Rename(..) => ["rename", "", "rename on a device", "rename, a flush fails"],
         Operation::Grow(_) => ["grow", "", "grow on a device", "grow, a flush fails"],
         Operation::Write(_) => ["replace", "", "replace on a device", "replace, a flush fails"],
+        Operation::Repair(Repair::Leaks) => [
+            "repair leaks",
+            "repair leaks on a full disk",
+            "repair leaks on a device",
+            "repair leaks, a flush fails",
+        ],
+        Operation::Repair(Repair::All) => [
+            "repair all",
+            "repair all on a full disk",
+            "repair all on a device",
+            "repair all, a flush fails",
+        ],
     };
     names[circumstance as usize]
 }
@@ -53,6 +67,8 @@ pub struct Report {
     pub features: Counts<Feature>,
     /// States that were another of the same epoch byte for byte, and not judged again.
     pub repeated: u64,
+    /// States of a repair that were still damaged, and repaired before they were judged.
+    pub still_damaged: u64,
     /// States after which another command was run.
     pub went_on: u64,
     /// States shown to `qemu-img check`, and read by qemu-img whole.
@@ -98,6 +114,7 @@ impl Report {
     pub fn add(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.repeated += other.repeated;
+        self.still_damaged += other.still_damaged;
         self.went_on += other.went_on;
         self.checked_by_qemu += other.checked_by_qemu;
         self.read_by_qemu += other.read_by_qemu;
@@ -128,6 +145,9 @@ impl Report {
             ("operations cut", self.operations.values().sum::<u64>().to_string()),
             ("states byte for byte another of their epoch, not judged again", {
                 self.repeated.to_string()
+            }),
+            ("states of a repair that were still damaged, and repaired then", {
+                self.still_damaged.to_string()
             }),
             ("states after which another command was run", self.went_on.to_string()),
             ("states that `qemu-img check` judged too", self.checked_by_qemu.to_string()),

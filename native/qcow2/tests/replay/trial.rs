@@ -6,6 +6,7 @@ use qcow2::storage::{Operation as Logged, RecordingStorage, SparseImage};
 use crate::arguments::Arguments;
 use crate::clones;
 use crate::flushes;
+use crate::repairs::{self, Damage, is_sound};
 use crate::report::{Circumstance, Report, label};
 use crate::second::Second;
 use crate::support::Random;
@@ -60,6 +61,8 @@ pub struct Trial {
     /// What leaked before the operation. A cluster that is counted too often and used is found only
     /// where everything is counted anew.
     pub old_leaks: u64,
+    /// What was wrong before, where this is a repair.
+    pub damage: Option<Damage>,
     /// From this epoch on, only this: success was reported.
     pub done: Option<Done>,
 }
@@ -102,6 +105,9 @@ impl<'a> Trials<'a> {
 
     /// One operation, cut everywhere. Returns the image afterwards; none where it was refused.
     fn step(&mut self, scene: &Scene, random: &mut Random) -> Option<SparseImage> {
+        if random.chance(15) {
+            return repairs::repair(self, scene, random);
+        }
         let view = oracle::view(&scene.fixture.image).unwrap();
         let layout = Layout::read(&scene.fixture.image).unwrap();
         let operations = Operation::all(&view, &layout, random);
@@ -161,8 +167,8 @@ impl<'a> Trials<'a> {
         }
         let from_epoch = recording.settled_epoch();
         let done = Done { from_epoch, view: after.view, most_leaks: after.leaks };
-        let trial =
-            Trial { what, recording, known, views, most_leaks, old_leaks, done: Some(done) };
+        let (damage, done) = (None, Some(done));
+        let trial = Trial { what, recording, known, views, most_leaks, old_leaks, damage, done };
         *self.report.operations.entry(label).or_default() += 1;
         self.cut(&trial, label, &scene, self.effort(scene.format), random);
         Some(storage.durable())
@@ -189,11 +195,18 @@ impl<'a> Trials<'a> {
         random: &mut Random,
     ) {
         let mut states = 0;
-        let mut went_on = 0;
+        let (mut still_damaged, mut went_on) = (0, 0);
         let second = &mut *self.second;
         let choices = &mut Random::new(random.next());
         let repeated = trial.recording.distinct_states(effort, choices, |state| {
             states += 1;
+            let state = match trial.repaired(&state, random) {
+                Some(repaired) => {
+                    still_damaged += 1;
+                    repaired
+                }
+                None => state,
+            };
             trial.judge(&state, random);
             let may_leak = trial.most_leaks > 0;
             second.look(&state.image, may_leak, &|| format!("{}: {}", trial.what, state.how));
@@ -204,11 +217,26 @@ impl<'a> Trials<'a> {
         });
         self.report.count(label, scene.format, scene.features.iter().copied(), states);
         self.report.repeated += repeated;
+        self.report.still_damaged += still_damaged;
         self.report.went_on += went_on;
     }
 }
 
 impl Trial {
+    /// A state that a repair was to leave and that is still damaged, after another repair.
+    fn repaired(&self, state: &State, random: &mut Random) -> Option<State> {
+        let damage = self.damage.as_ref()?;
+        if is_sound(&state.image) {
+            return None;
+        }
+        let how = format!("{}, repaired", state.how);
+        let what = format!("{}: {}", self.what, state.how);
+        let is_done = self.done.as_ref().is_some_and(|done| state.epoch >= done.from_epoch);
+        assert!(!is_done, "{what}: reported done, and lost");
+        let image = damage.repaired(&state.image, self, &what, random);
+        Some(State { image, how, ..*state })
+    }
+
     fn judge(&self, state: &State, random: &mut Random) {
         let done = self.done.as_ref().filter(|done| state.epoch >= done.from_epoch);
         let verdict = match done {

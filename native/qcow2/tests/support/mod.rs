@@ -2,6 +2,7 @@
 //! of qcow2: an oracle that shared code with what it judges would share its mistakes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod damaged;
 pub mod fixtures;
 pub mod guest;
 pub mod history;

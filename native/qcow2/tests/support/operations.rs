@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qcow2::storage::{RecordingStorage, SparseImage};
-use qcow2::{Bitmaps, CommitOptions, Committed, Image, Kind, NewSnapshot};
+use qcow2::{Bitmaps, CommitOptions, Committed, Image, Kind, NewSnapshot, Repair, check, repair};
 
 use super::Random;
 use super::layout::Layout;
@@ -24,10 +24,12 @@ pub enum Operation {
     Grow(u64),
     /// Replaces the content of the disk by that of a raw image.
     Write(Arc<SparseImage>),
+    /// Puts counts and flags right.
+    Repair(Repair),
 }
 
 impl Operation {
-    /// Every operation that makes sense on an image with this view.
+    /// Every operation that makes sense on a sound image with this view.
     pub fn all(view: &View, layout: &Layout, random: &mut Random) -> Vec<Self> {
         let mut operations = vec![
             Self::Create,
@@ -72,6 +74,8 @@ impl Operation {
             Self::Rename(name, new) => format!("rename {} to {}", text(name), text(new)),
             Self::Grow(size) => format!("grow to {size}"),
             Self::Write(_) => "write content".into(),
+            Self::Repair(Repair::Leaks) => "repair leaks".into(),
+            Self::Repair(Repair::All) => "repair all".into(),
         }
     }
 
@@ -97,12 +101,16 @@ impl Operation {
                 let source = RecordingStorage::from_image(SparseImage::clone(raw));
                 image.write_content(&source, options)
             }
+            Self::Repair(what) => repair::repair(image, *what, options, &mut |_| {})
+                .map(|repaired| repaired.committed.unwrap_or_default()),
         }
     }
 
     /// Opens `storage` and does it.
     pub fn run_on(&self, storage: &RecordingStorage) -> qcow2::Result<Committed> {
-        let mut image = Image::open(Box::new(storage.clone()))?;
+        let storage = Box::new(storage.clone());
+        let is_repair = matches!(self, Self::Repair(_));
+        let mut image = if is_repair { check::open(storage)? } else { Image::open(storage)? };
         self.run(&mut image)
     }
 
@@ -160,6 +168,7 @@ impl Operation {
                 }
                 assert_eq!(after.snapshots.len(), before.snapshots.len(), "{what}");
             }
+            Self::Repair(_) => assert!(unchanged(after) && same_disk, "{what}: content changed"),
             Self::Grow(size) => {
                 assert!(unchanged(after), "{what}: snapshots changed");
                 let difference = || super::judge::difference(after, std::slice::from_ref(before));

@@ -1,11 +1,17 @@
-//! Images in memory whose bookkeeping is wrong and whose content is not, for power cuts and faults.
+//! Images in memory whose bookkeeping is wrong and whose content is not, for repairs that a power cut
+//! or a fault interrupts.
 
 use qcow2::storage::{RecordingStorage, SparseImage};
 use qcow2::{Committed, Image, Repair, check, repair};
 
-use crate::support::Random;
-use crate::support::fixtures::Fixture;
-use crate::support::layout::{COMPRESSED, COPIED, Layout, OFFSET, be64, put64, table};
+use super::Random;
+use super::fixtures::Fixture;
+use super::layout::{COMPRESSED, COPIED, Entry, Layout, OFFSET, be64, put64, table};
+
+/// Header field of features without which an image must not be opened.
+const INCOMPATIBLE_AT: u64 = 72;
+/// Its bits that a repair takes away: counts may be stale; something is corrupt.
+const MARKS: u64 = 3;
 
 /// A damaged image.
 pub struct Damaged {
@@ -27,7 +33,8 @@ impl Damaged {
     }
 }
 
-/// Mistakes in counts, flags, and the places of refcount blocks.
+/// Mistakes in counts, flags, and the places of refcount blocks; and now and then the marks of who
+/// found them, or did not come to the end.
 pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
     let layout = Layout::read(&fixture.image).unwrap();
     let mut image = fixture.image.clone();
@@ -68,8 +75,20 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
             }
         }
     }
+    if layout.version == 3 && random.chance(20) {
+        let marks = 1 + random.below(MARKS);
+        let features = be64(&image, INCOMPATIBLE_AT);
+        put64(&mut image, INCOMPATIBLE_AT, features | marks);
+        story.push(format!("marks {marks}"));
+    }
     let what = if leaks_only { Repair::Leaks } else { Repair::All };
     Damaged { name: story.join(", "), image, what, is_device: false }
+}
+
+/// Whether somebody says that the image has to be repaired.
+pub fn is_marked(image: &SparseImage) -> bool {
+    let layout = Layout::read(image).unwrap();
+    layout.version == 3 && be64(image, INCOMPATIBLE_AT) & MARKS != 0
 }
 
 /// Where an active L1 or L2 entry is that has a COPIED flag.
@@ -84,10 +103,10 @@ fn an_entry(image: &SparseImage, layout: &Layout, random: &mut Random) -> Option
         return Some(layout.l1_offset + slot * 8);
     }
     let l2 = l1[usize::try_from(slot).unwrap()] & OFFSET;
-    let entries = table(image, l2, layout.l2_entries());
-    let owns = |entry: u64| entry & COMPRESSED == 0 && entry & OFFSET != 0;
-    let owned: Vec<u64> = (0..).zip(entries).filter(|it| owns(it.1)).map(|it| it.0).collect();
-    (!owned.is_empty()).then(|| l2 + random.pick(&owned) * 8)
+    let entries = layout.l2_table(image, l2);
+    let owns = |entry: &Entry| entry.word & COMPRESSED == 0 && entry.word & OFFSET != 0;
+    let owned: Vec<u64> = (0..).zip(&entries).filter(|it| owns(it.1)).map(|it| it.0).collect();
+    (!owned.is_empty()).then(|| l2 + random.pick(&owned) * layout.entry_bytes())
 }
 
 /// Repairs what `storage` holds.
