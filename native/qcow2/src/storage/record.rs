@@ -151,6 +151,21 @@ impl SparseImage {
         ranges
     }
 
+    /// Forgets what lies beyond the end, as a power cut does. A medium may have such pages, because
+    /// they and the length come to it in any order.
+    pub fn cut_at_end(&mut self) {
+        let end = self.len.div_ceil(PAGE);
+        while let Some(last) = self.pages.last_entry().filter(|last| *last.key() >= end) {
+            last.remove();
+        }
+        let inside = to_usize(self.len % PAGE);
+        if let Some(page) = self.pages.get_mut(&(self.len / PAGE))
+            && page[inside..].iter().any(|&byte| byte != 0)
+        {
+            Arc::make_mut(page)[inside..].fill(0);
+        }
+    }
+
     /// Makes one page what `from` has there, hole or data. The length stays.
     pub fn copy_page(&mut self, from: &Self, index: u64) {
         match from.pages.get(&index) {
@@ -346,7 +361,9 @@ impl RecordingStorage {
 
     /// What a power cut leaves, if nothing is written back before it.
     pub fn durable(&self) -> SparseImage {
-        self.state().medium.clone()
+        let mut medium = self.state().medium.clone();
+        medium.cut_at_end();
+        medium
     }
 
     /// Everything that happened since the storage was made or the log cleared.
@@ -597,9 +614,34 @@ mod tests {
         }
     }
 
+    /// A hole of this length, on the medium too.
+    fn of_length(len: u64) -> RecordingStorage {
+        let storage = RecordingStorage::new();
+        storage.set_len(len).unwrap();
+        storage.flush().unwrap();
+        storage
+    }
+
+    /// A flush that fails brings pages without the length. What lies beyond the end was read all the
+    /// same, as no file system reads it, and such a state could not be saved.
+    #[test]
+    fn a_power_cut_forgets_what_lies_beyond_the_end() {
+        let storage = of_length(4096 + 7);
+        storage.write_at(&[1; 3 * 4096], 0).unwrap();
+        storage.state().write_back(0..3);
+        let medium = storage.durable();
+        assert_eq!((medium.len(), medium.data_bytes()), (4096 + 7, 2 * 4096));
+        let bytes = [0, 4096 + 6, 4096 + 7, 8192].map(|at| byte(&medium, at));
+        assert_eq!(bytes, [1, 1, 0, 0]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        medium.save(&path).unwrap();
+        assert!(SparseImage::load(&path).unwrap() == medium);
+    }
+
     #[test]
     fn half_a_flush_brings_every_other_page() {
-        let storage = RecordingStorage::new();
+        let storage = of_length(3 * 4096);
         storage.write_at(&[1; 3 * 4096], 0).unwrap();
         storage.inject(Fault::once(Call::Flush, 0, libc::EIO).leaving(Harm::Half));
         storage.flush().unwrap_err();
@@ -614,7 +656,7 @@ mod tests {
             |choice| -> Vec<_> { (0..32).filter(|&page| is_chosen(page, choice)).collect() };
         assert!((0..8).all(|choice| (4..28).contains(&of_32(choice).len())));
         assert_ne!(of_32(1), of_32(2));
-        let storage = RecordingStorage::new();
+        let storage = of_length(32 * 4096);
         storage.write_at(&vec![1; 32 * 4096], 0).unwrap();
         storage.inject(Fault::once(Call::Flush, 0, libc::EIO).leaving(Harm::Part(1)));
         storage.flush().unwrap_err();

@@ -183,13 +183,17 @@ impl Epoch {
     }
 
     fn prefixes(&self, epoch: usize, visit: &mut impl FnMut(State)) {
-        let mut image = self.medium.clone();
+        let mut medium = self.medium.clone();
         let count = self.operations.len();
-        visit(State { image: image.clone(), epoch, how: format!("epoch {epoch}, 0 of {count}") });
-        for (done, operation) in self.operations.iter().enumerate() {
-            perform(&mut image, operation);
-            let how = format!("epoch {epoch}, {} of {count}", done + 1);
-            visit(State { image: image.clone(), epoch, how });
+        let mut show = |medium: &SparseImage, done| {
+            let mut image = medium.clone();
+            image.cut_at_end();
+            visit(State { image, epoch, how: format!("epoch {epoch}, {done} of {count}") });
+        };
+        show(&medium, 0);
+        for (done, operation) in (1..).zip(&self.operations) {
+            perform(&mut medium, operation);
+            show(&medium, done);
         }
     }
 
@@ -246,6 +250,7 @@ impl Epoch {
             }
         }
         image.set_len(length);
+        image.cut_at_end();
         image
     }
 }
