@@ -20,6 +20,7 @@ use support::guest::Guest;
 use support::judge::{Allowed, Damage, judge};
 use support::layout::{COPIED, Layout, be64, put64};
 use support::oracle;
+use support::plant::{self, Keys};
 use support::qemu::{self, Workshop};
 use support::replay::{Effort, Recording};
 use support::{Random, seed};
@@ -305,4 +306,28 @@ fn a_guest_that_believes_a_wrong_flag_changes_the_snapshot_and_is_caught() {
         matches!(verdict, Err(Damage::SnapshotChanged(_)))
     });
     assert!(caught);
+}
+
+/// An image whose keys are damaged is lost, whatever its tables say.
+#[test]
+fn a_key_that_lost_a_byte_is_found_by_the_oracle_and_by_qemu_img() {
+    let has_qemu = qemu::is_installed();
+    let workshop = Workshop::new();
+    let keys = if has_qemu { Keys::Usable } else { Keys::Noise };
+    let mut image = fixtures::empty(Format::v3(4096, 16), 1 << 20);
+    assert!(plant::keys(&mut image, keys, &mut Random::new(seed())));
+    let layout = Layout::read(&image).unwrap();
+    let at = be64(&image, layout.extensions.last().unwrap().1);
+    let view = oracle::view(&image).unwrap();
+    let complaint = |image: &SparseImage| {
+        let path = workshop.put("image.qcow2", image);
+        qemu::complaint_with_key(&path, false)
+    };
+    assert!(!has_qemu || complaint(&image).is_none(), "{:?}", complaint(&image));
+    for at in [at, at + view.keys.len() as u64 - 8] {
+        let mut damaged = image.clone();
+        put64(&mut damaged, at, !be64(&image, at));
+        assert!(oracle::view(&damaged).unwrap() != view);
+        assert!(!has_qemu || complaint(&damaged).is_some());
+    }
 }

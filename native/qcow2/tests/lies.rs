@@ -17,6 +17,7 @@ use support::history::Scene;
 use support::layout::{COMPRESSED, COPIED, Layout, OFFSET, be32, be64, put64, table};
 use support::operations::Operation;
 use support::oracle::{self, View};
+use support::plant::Keys;
 use support::{Random, plant, seed, setting};
 
 /// What can become of an operation.
@@ -178,7 +179,7 @@ fn what_is_refused_because_of_a_count_was_refused_before_anything_was_written() 
     let mut tallies: [Tally; PARTS] = Default::default();
     for number in 0..setting("CALQUE_LIES", 100) {
         let random = &mut Random::named(seed() + number, "lies");
-        let mut scene = Scene::of(random);
+        let mut scene = Scene::of(random, Keys::Noise);
         let is_device = random.chance(20);
         let image = &mut scene.fixture.image;
         if is_device {

@@ -43,6 +43,7 @@ pub fn clone(scene: &Scene, workshop: &Workshop, random: &mut Random) -> u64 {
             None => (before.view.size, &before.view.active),
         };
         assert_eq!(after.size, size, "{what}");
+        assert!(after.keys == before.view.keys, "{what}: other keys");
         let above = size.div_ceil(layout.cluster());
         let content = content.range(..above);
         assert!(after.active.iter().eq(content), "{what}: other content");

@@ -73,6 +73,8 @@ pub struct Report {
     pub went_on: u64,
     /// States shown to `qemu-img check`, and read by qemu-img whole.
     pub checked_by_qemu: u64,
+    /// Of the former: of encrypted images, with their key.
+    pub checked_with_key: u64,
     pub read_by_qemu: u64,
     /// Clones looked at.
     pub clones: u64,
@@ -117,6 +119,7 @@ impl Report {
         self.still_damaged += other.still_damaged;
         self.went_on += other.went_on;
         self.checked_by_qemu += other.checked_by_qemu;
+        self.checked_with_key += other.checked_with_key;
         self.read_by_qemu += other.read_by_qemu;
         self.clones += other.clones;
         add(&mut self.operations, other.operations);
@@ -151,6 +154,7 @@ impl Report {
             }),
             ("states after which another command was run", self.went_on.to_string()),
             ("states that `qemu-img check` judged too", self.checked_by_qemu.to_string()),
+            ("of these, encrypted ones with their key", self.checked_with_key.to_string()),
             ("states that qemu-img read whole", self.read_by_qemu.to_string()),
             ("clones looked at", self.clones.to_string()),
             ("time", seconds(self.elapsed)),

@@ -89,7 +89,7 @@ impl<'a> Trials<'a> {
 
     pub fn run(&mut self, seed: u64) {
         let random = &mut Random::named(seed, "replay");
-        let mut scene = Scene::of(random);
+        let mut scene = Scene::of(random, self.second.keys());
         scene.fixture.name = format!("{} (seed {seed})", scene.fixture.name);
         self.report.seeds += 1;
         if random.below(CLONES_EVERY) == 0 {

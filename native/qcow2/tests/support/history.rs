@@ -11,6 +11,7 @@ use super::fixtures::{self, Fixture, Format, pattern};
 use super::guest::{Guest, Outcome};
 use super::layout::{Layout, put64};
 use super::pack::pack;
+use super::plant::Keys;
 use super::{Random, oracle, plant};
 
 /// What is special about an image, for the tallies.
@@ -64,8 +65,8 @@ pub struct Scene {
 
 impl Scene {
     /// The image of a seed.
-    pub fn of(random: &mut Random) -> Self {
-        let maker = Maker::new(random);
+    pub fn of(random: &mut Random, keys: Keys) -> Self {
+        let maker = Maker::new(random, keys);
         maker.make(random)
     }
 
@@ -98,6 +99,7 @@ impl Scene {
 struct Maker {
     format: Format,
     features: BTreeSet<Feature>,
+    keys: Keys,
     /// Guest clusters, the VM state's included.
     clusters: u64,
     writes: u64,
@@ -105,7 +107,7 @@ struct Maker {
 }
 
 impl Maker {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, keys: Keys) -> Self {
         // Small clusters make many states of few bytes; large ones are there, seldom.
         let cluster_bits = *random.pick(&[
             9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 12, 12, 12, 12, 12, 12,
@@ -158,7 +160,7 @@ impl Maker {
             _ => random.below(5),
         };
         let writes = random.below(if is_large { 6 } else { 30 });
-        Self { format, features, clusters, writes, snapshots }
+        Self { format, features, keys, clusters, writes, snapshots }
     }
 
     fn make(mut self, random: &mut Random) -> Scene {
@@ -281,7 +283,7 @@ impl Maker {
     /// What is there before the guest works and before the first snapshot.
     fn plant_early(&mut self, image: &mut SparseImage, random: &mut Random) {
         let before = image.clone();
-        if self.has(Feature::Luks) && !plant::keys(image, random) {
+        if self.has(Feature::Luks) && !plant::keys(image, self.keys, random) {
             *image = before;
             self.features.remove(&Feature::Luks);
         }

@@ -189,6 +189,9 @@ pub fn difference(view: &View, allowed: &[View]) -> String {
         if view.above_the_end != other.above_the_end {
             words.push("VM state above the end".to_owned());
         }
+        if view.keys != other.keys {
+            words.push("keys".to_owned());
+        }
         if names(view) != names(other) {
             words.push(format!("snapshots {:?} not {:?}", names(view), names(other)));
         }

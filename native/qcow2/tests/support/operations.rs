@@ -128,6 +128,7 @@ impl Operation {
             && after.above_the_end == before.above_the_end
             && after.size == before.size;
         let no_vm_state = after.above_the_end.is_empty();
+        assert!(after.keys == before.keys, "{what}: keys changed");
         match self {
             Self::Create => {
                 assert!(same_disk, "{what}: the active disk changed");

@@ -15,6 +15,9 @@ use super::layout::{
     table,
 };
 
+/// Header extension of the LUKS header.
+pub const ENCRYPTION: u32 = 0x0537_be77;
+
 /// Guest clusters that are not all zeros, by number.
 pub type Content = BTreeMap<u64, Arc<[u8]>>;
 
@@ -26,6 +29,8 @@ pub struct View {
     /// What the active L1 table maps above the end of the disk: VM state that nobody sees, until
     /// the disk grows over it.
     pub above_the_end: Content,
+    /// What encryption keeps beside the data, without which all of it is lost.
+    pub keys: Vec<u8>,
     pub snapshots: Vec<SnapshotView>,
 }
 
@@ -151,7 +156,14 @@ fn read(image: &SparseImage, known: &Known) -> Result<(View, Clusters)> {
         snapshots.push(SnapshotView { content, ..row.view });
     }
     let seen = reader.seen;
-    Ok((View { size: layout.size, active, above_the_end, snapshots }, seen))
+    let keys = keys(image, &layout);
+    Ok((View { size: layout.size, active, above_the_end, keys, snapshots }, seen))
+}
+
+/// The LUKS header; nothing where there is none.
+fn keys(image: &SparseImage, layout: &Layout) -> Vec<u8> {
+    let found = layout.extensions.iter().find(|extension| extension.0 == ENCRYPTION);
+    found.map_or(Vec::new(), |&(_, at, _)| bytes(image, be64(image, at), be64(image, at + 8)))
 }
 
 /// What one guest cluster contains.
@@ -462,7 +474,7 @@ impl References<'_> {
     fn extensions(&mut self, image: &SparseImage) -> Result<()> {
         for &(kind, at, _) in &self.layout.extensions {
             match kind {
-                0x0537_be77 => self.table(be64(image, at), be64(image, at + 8)),
+                ENCRYPTION => self.table(be64(image, at), be64(image, at + 8)),
                 0x2385_2875 if self.layout.autoclear & 1 != 0 => self.bitmaps(image, at)?,
                 _ => {}
             }

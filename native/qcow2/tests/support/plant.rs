@@ -8,11 +8,11 @@ use super::Random;
 use super::fixtures::pattern;
 use super::guest::Guest;
 use super::layout::{Layout, be16, be32, be64, bytes, put64};
+use super::oracle::ENCRYPTION;
+use super::qemu;
 
 /// Header extension of persistent bitmaps.
 const BITMAPS: u32 = 0x2385_2875;
-/// Header extension of the LUKS header.
-const ENCRYPTION: u32 = 0x0537_be77;
 /// Header fields: encryption method, features.
 const CRYPT_METHOD_AT: u64 = 32;
 const COMPATIBLE_AT: u64 = 80;
@@ -105,14 +105,26 @@ pub fn bitmaps(image: &mut SparseImage, random: &mut Random) -> bool {
     true
 }
 
+/// What an encrypted image has for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// A few clusters of noise.
+    Noise,
+    /// A LUKS header that opens with [`qemu::SECRET`], if qemu-img is there to make one.
+    Usable,
+}
+
 /// A LUKS header: clusters that only a header extension names. Returns whether there was room.
-pub fn keys(image: &mut SparseImage, random: &mut Random) -> bool {
+pub fn keys(image: &mut SparseImage, keys: Keys, random: &mut Random) -> bool {
     let layout = Layout::read(image).unwrap();
     // QEMU's is not a whole number of clusters either.
     let length = (layout.cluster() * (1 + random.below(3)) - 512 * random.below(2)).max(512);
+    let header = if keys == Keys::Usable { qemu::luks_header() } else { None };
+    let length = header.map_or(length, |header| header.len() as u64);
     let mut guest = Guest::boot(image).unwrap();
     let Some(at) = guest.allocate(length.div_ceil(layout.cluster())).unwrap() else { return false };
     image.write(&pattern(length.next_multiple_of(layout.cluster()), random), at);
+    image.write(header.unwrap_or_default(), at);
     if !extension(image, ENCRYPTION, &[at.to_be_bytes(), length.to_be_bytes()].concat()) {
         return false;
     }

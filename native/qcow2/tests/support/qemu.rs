@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use qcow2::storage::SparseImage;
 use tempfile::TempDir;
@@ -22,6 +22,30 @@ pub fn is_installed() -> bool {
         eprintln!("skipped: qemu-img is not installed");
     }
     found
+}
+
+/// What [`luks_header`] opens with.
+pub const SECRET: &str = "not a secret";
+
+/// A LUKS header that qemu-img made, as far as the end of its first key: the shortest that it makes.
+/// None where it is not installed. Takes some seconds the first time, and is random.
+pub fn luks_header() -> Option<&'static [u8]> {
+    /// What comes before the first key, and that key: 16 bytes in 4000 parts.
+    const BYTES: usize = 4096 + 16 * 4000;
+    static HEADER: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let make = || {
+        let workshop = is_installed().then(Workshop::new)?;
+        let path = workshop.path("luks");
+        let secret = format!("secret,id=key,data={SECRET}");
+        let options = "key-secret=key,iter-time=1,cipher-alg=aes-128,cipher-mode=cbc,\
+                       ivgen-alg=plain64,hash-alg=sha1";
+        let path_text = path.to_str().unwrap();
+        img_ok(&["create", "-q", "--object", &secret, "-f", "luks", "-o", options, path_text, "0"]);
+        let mut header = std::fs::read(path).unwrap();
+        header.truncate(BYTES);
+        Some(header)
+    };
+    HEADER.get_or_init(make).as_deref()
 }
 
 /// A directory for files that QEMU's tools look at.
@@ -60,19 +84,34 @@ pub fn img_ok(arguments: &[&str]) {
     );
 }
 
+/// Status of a check that found leaks and nothing else.
+const LEAKS_ONLY: i32 = 3;
+
 /// What `qemu-img check` has against an image; none if it is clean, leaks included.
 pub fn complaint(path: &Path) -> Option<String> {
-    let output = img(&["check", "-f", "qcow2", path.to_str().unwrap()]);
-    let texts = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
-    (!output.status.success()).then(|| texts.concat())
+    complaint_but(&[], &["check", "-f", "qcow2", path.to_str().unwrap()])
 }
 
 /// The same, where leaks are no complaint.
 pub fn complaint_but_leaks(path: &Path) -> Option<String> {
-    const LEAKS_ONLY: i32 = 3;
-    let output = img(&["check", "-f", "qcow2", path.to_str().unwrap()]);
+    complaint_but(&[LEAKS_ONLY], &["check", "-f", "qcow2", path.to_str().unwrap()])
+}
+
+/// The same of an image that [`SECRET`] opens, where leaks are a complaint or none. Without its key
+/// qemu-img does not even check an image.
+pub fn complaint_with_key(path: &Path, may_leak: bool) -> Option<String> {
+    let secret = format!("secret,id=key,data={SECRET}");
+    let name = path.to_str().unwrap();
+    let image = format!("driver=qcow2,file.filename={name},encrypt.key-secret=key");
+    let fine = if may_leak { &[LEAKS_ONLY][..] } else { &[] };
+    complaint_but(fine, &["check", "--object", &secret, "--image-opts", &image])
+}
+
+/// What qemu-img says, unless it ends with 0 or one of these.
+fn complaint_but(fine: &[i32], arguments: &[&str]) -> Option<String> {
+    let output = img(arguments);
     let texts = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
-    let is_fine = output.status.success() || output.status.code() == Some(LEAKS_ONLY);
+    let is_fine = output.status.code().is_some_and(|code| code == 0 || fine.contains(&code));
     (!is_fine).then(|| texts.concat())
 }
 
