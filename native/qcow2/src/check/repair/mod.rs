@@ -69,7 +69,8 @@ pub struct Repaired {
 /// Checks the image and repairs it. Each line goes to `tell`, in `qemu-img`'s order.
 ///
 /// The image was opened with [`open`](super::open), is locked, and is nobody else's. On any error
-/// but [`Kind::Unsettled`] it is as it was. Fails with [`Kind::UnsupportedFeature`] where data are
+/// but [`Kind::Unsettled`] it is as it was; or, where a second commit was to follow, as the first
+/// one left it. On a full disk what leaks may have become holes. Fails with [`Kind::UnsupportedFeature`] where data are
 /// in another file.
 pub fn repair(
     image: &mut Image,
