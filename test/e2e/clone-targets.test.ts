@@ -4,7 +4,6 @@ import {
   chmodSync,
   copyFileSync,
   linkSync,
-  lstatSync,
   mkdirSync,
   readdirSync,
   readlinkSync,
@@ -41,14 +40,20 @@ beforeAll(async () => {
 
 afterAll(() => scene[Symbol.dispose]());
 
-async function listing(place: string): Promise<string[]> {
-  const names = readdirSync(place, { recursive: true, encoding: "utf8" }).toSorted();
-  return names.map((name) => {
-    const file = path.join(place, name);
-    const stat = lstatSync(file);
-    if (stat.isSymbolicLink()) return `${name} -> ${readlinkSync(file)}`;
-    return stat.isFile() ? `${name} ${digestOfFile(file)}` : `${name}/`;
+/**
+ * Everything in a directory. Links are named and not followed, as is so where entries come with
+ * their types: a link to its own directory leads 40 deep, but less when somebody mounts or unmounts
+ * meanwhile, since the kernel then starts the look-up over and counts its links twice.
+ */
+function listing(place: string): string[] {
+  const entries = readdirSync(place, { recursive: true, withFileTypes: true });
+  const lines = entries.map((entry) => {
+    const file = path.join(entry.parentPath, entry.name);
+    const name = path.relative(place, file);
+    if (entry.isSymbolicLink()) return `${name} -> ${readlinkSync(file)}`;
+    return entry.isFile() ? `${name} ${digestOfFile(file)}` : `${name}/`;
   });
+  return lines.toSorted();
 }
 
 function withSource(): string {
@@ -59,10 +64,10 @@ function withSource(): string {
 
 /** Refused, and the directory is as it was. */
 async function expectNothing(place: string, args: string[], reason: RegExp): Promise<void> {
-  const before = await listing(place);
+  const before = listing(place);
   for (const strategy of ["auto", "copy"]) {
     expectRefusal(await image(["clone", "--strategy", strategy, ...args], { cwd: place }), reason);
-    expect(await listing(place)).toEqual(before);
+    expect(listing(place)).toEqual(before);
   }
 }
 
@@ -90,8 +95,9 @@ describe.runIf(judged)("a target", () => {
   test.concurrent("that is a directory is refused, by any spelling", async () => {
     const place = withSource();
     mkdirSync(path.join(place, "directory"));
-    for (const name of ["directory", "directory/", ".", "..", "/", "directory/.", "directory/.."]) {
-      await expectNothing(place, ["disk.qcow2", name], /exists|directory/i);
+    await expectNothing(place, ["disk.qcow2", "directory"], /: File exists$/m);
+    for (const name of ["directory/", ".", "..", "/", "directory/.", "directory/.."]) {
+      await expectNothing(place, ["disk.qcow2", name], /: Is a directory$/m);
     }
   });
 
@@ -120,7 +126,7 @@ describe.runIf(judged)("a target", () => {
     linkSync(path.join(place, "disk.qcow2"), path.join(place, "hard.qcow2"));
     const absolute = path.join(place, "disk.qcow2");
     for (const name of ["disk.qcow2", "./disk.qcow2", absolute, "hard.qcow2"]) {
-      await expectNothing(place, ["disk.qcow2", name], /exists/);
+      await expectNothing(place, ["disk.qcow2", name], /: File exists$/m);
     }
   });
 
@@ -177,7 +183,7 @@ describe.runIf(judged)("a target", () => {
   );
 
   test.concurrent("that is an empty name is refused", async () => {
-    await expectNothing(withSource(), ["disk.qcow2", ""], /./);
+    await expectNothing(withSource(), ["disk.qcow2", ""], /to "": No such file or directory$/m);
   });
 
   test.concurrent("may have any name that a file may have", async () => {
