@@ -1,9 +1,11 @@
 // What happened to an instance: one line of JSON per committed operation, in its directory.
 //
 // A line is added after the commit and not flushed: the history tells of what is done, and nothing
-// depends on it. A power cut may take lines or tear one; what is no line of ours is skipped.
+// depends on it. A power cut may take lines or tear one; what is no line of ours, or is nested more
+// deeply than a record may be, is skipped.
 
 import { type StoreAccess, timestamp } from "./access.ts";
+import { isWithin, MOST_LEVELS } from "./depth.ts";
 import { attempt } from "./files.ts";
 import { displayName } from "./list.ts";
 import { instancePaths } from "./paths.ts";
@@ -41,7 +43,8 @@ export function readHistory({ files }: StoreAccess, where: Whereabouts): History
 
 function parse(line: string): unknown {
   try {
-    return JSON.parse(line);
+    const value: unknown = JSON.parse(line);
+    return isWithin(value, MOST_LEVELS) ? value : undefined;
   } catch {
     return undefined;
   }

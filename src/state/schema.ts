@@ -1,7 +1,8 @@
 // The store's own files, as JSON: what is in them, checked when they are read and when they are
-// written. Keys that this version does not know survive a rewrite; a file of a newer schema is not
-// touched at all.
+// written. Keys that this version does not know survive a rewrite, as long as what they hold is not
+// deeper than can be written again; a file of a newer schema is not touched at all.
 
+import { isWithin, mayBeDeep, MOST_LEVELS } from "./depth.ts";
 import { broken, type Problem, reasons } from "./errors.ts";
 import { type FindFault, findFault } from "./faults.ts";
 import type { Content, Kind } from "./schemas.ts";
@@ -37,6 +38,9 @@ export function decode<K extends Kind>(
   if (schema !== undefined && schema > SCHEMA) {
     return { problem: { kind: "newer", reason: reasons.newer(name, schema) } };
   }
+  if (mayBeDeep(json) && !isShallow(value)) {
+    return { problem: broken(reasons.tooDeep(name)) };
+  }
   const fault = faultIn(kind, value);
   if (fault === undefined) return { content: value as Content<K> };
   if (fault.length === 0) return { problem: broken(reasons.notObject(name)) };
@@ -67,6 +71,17 @@ function inOrder<K extends Kind>(kind: K, content: Content<K>): object {
   const { fields } = shapes[kind];
   const known = fields.map(({ name }) => [name, content[name as keyof Content<K>]]);
   return { ...Object.fromEntries(known), ...content };
+}
+
+/**
+ * Whether it can be written again, by every change: the note about a restore has what becomes part
+ * of the record two levels below the place where that goes.
+ */
+function isShallow(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return true;
+  return Object.entries(value).every(([key, item]) =>
+    isWithin(item, key === "pending" ? MOST_LEVELS + 1 : MOST_LEVELS - 1),
+  );
 }
 
 function schemaOf(value: unknown): number | undefined {

@@ -9,6 +9,7 @@ import {
   chmodSync,
   chownSync,
   cpSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -84,6 +85,14 @@ function written(content: string | Buffer): Damage {
   };
 }
 
+/** The story: an engine reads so many levels, and cannot write them. */
+function deepened(file: string): void {
+  const text = existsSync(file) ? readFileSync(file, "utf8") : '{"schema": 1}';
+  const deep = `${"[".repeat(8000)}${"]".repeat(8000)}`;
+  rmSync(file, { force: true });
+  writeFileSync(file, text.replace(/\}\s*$/, `, "later": ${deep}}\n`));
+}
+
 function linked(target: string): Damage {
   return (file) => {
     rmSync(file, { recursive: true, force: true });
@@ -124,6 +133,7 @@ const texts: Record<string, Damage> = {
   foreign: written('{"hello": "world", "schema": "1"}'),
   "of an endless depth": written("[".repeat(3_000_000)),
   "of a depth that ends": written(`${"[".repeat(1_000_000)}${"]".repeat(1_000_000)}`),
+  "of a depth that can be read and not written": deepened,
   "of a newer schema": written('{"schema": 99}'),
   "of this schema, without anything": written('{"schema": 1, "__proto__": {"names": []}}'),
 };
@@ -422,6 +432,37 @@ describe.runIf(judged && isRoot)("a store that cannot be written to", () => {
     }
     expect(digestOfTree(home)).toEqual(before);
   });
+});
+
+test.runIf(judged)("a record that could not be written again keeps all changes away", async () => {
+  const home = scene.path("deep");
+  cpSync(pristine, home, { recursive: true });
+  deepened(path.join(home, "instances/web/instance.json"));
+  const before = digestOfTree(home);
+  for (const command of [
+    ["snapshot", "web"],
+    ["restore", "--destructive", "web.one"],
+    ["set", "local.web.cpus=3"],
+    ["set", "local.web.memory=2G"],
+    ["set", "local.web.disk=4M"],
+    ["set", "local.web.one.comment=remarkable"],
+    ["set", "local.web.one.name=eins"],
+    ["clone", "web"],
+    ["clone", "web", "--name", "new"],
+    ["check", "web", "--repair", "all"],
+    ["export", "web", scene.path("exported.qcow2")],
+    ["delete", "--purge", "web.two"],
+  ]) {
+    expect({ command, ...(await calque(home, command)) }).toMatchObject({
+      command,
+      status: 2,
+      stdout: "",
+      stderr: expect.stringContaining(
+        'instance "web" is broken: instance.json is nested too deeply\n',
+      ),
+    });
+  }
+  expect(digestOfTree(home)).toEqual(before);
 });
 
 test.runIf(judged)("what is in the way is named, with the way out", async () => {

@@ -9,6 +9,7 @@ import { describe, expect, test } from "vitest";
 import { type Native, NativeFailure, unwrap } from "../../src/native.ts";
 import type { InstanceChange } from "../../src/state/change.ts";
 import { type Refusal, StateError } from "../../src/state/errors.ts";
+import { decode } from "../../src/state/schema.ts";
 import { findSnapshot, type InstanceView } from "../../src/state/snapshots.ts";
 import { openStore } from "../../src/state/store.ts";
 import { deleteForeign, forge, takeForeign } from "./foreign.ts";
@@ -99,6 +100,31 @@ describe("a snapshot", () => {
     });
     expect(view().snapshots[0]?.children).toEqual(["snapshot2", "snapshot3"]);
     expect(remains(store)).toEqual([]);
+  });
+
+  test("as deep as a record may be is taken and restored, with a note that can be read", () => {
+    const written: string[] = [];
+    const { change, view, file } = instance({
+      storeReplace: (request) => {
+        written.push(request.text);
+        return native.storeReplace(request);
+      },
+    });
+    // In the record the mounts, in them this one, and in that what a later version may know.
+    const later = `${"[".repeat(97)}${"]".repeat(97)}`;
+    const mount = `{"sourcePath": "/", "uidMappings": [], "gidMappings": [], "later": ${later}}`;
+    const text = readFileSync(file("instance.json"), "utf8");
+    writeFileSync(file("instance.json"), text.replace('"mounts": {}', `"mounts": {"/": ${mount}}`));
+    const { mounts } = view().record;
+    expect(mounts["/"]?.["later"]).toEqual(JSON.parse(later));
+    change((it) => {
+      it.takeSnapshot({ name: "a" });
+      it.restoreSnapshot(findSnapshot(it.view, "a"));
+    });
+    expect(view()).toMatchObject({ record: { mounts }, snapshots: [{ record: { mounts } }] });
+    const records = written.map((record) => decode("instance", "instance.json", record));
+    expect(records.map(({ content }) => content?.pending?.result.mounts)).toContainEqual(mounts);
+    expect(records.map(({ problem }) => problem)).toEqual(records.map(() => undefined));
   });
 
   test("that is deleted leaves its children to its parent, and its number to nobody", () => {

@@ -20,6 +20,24 @@ function read(change: object): unknown {
   return decode("instance", "instance.json", JSON.stringify({ ...record, ...change }));
 }
 
+const mount = { sourcePath: "/home", uidMappings: [], gidMappings: [] };
+const pending = {
+  operation: "restore",
+  before: "0".repeat(96),
+  after: "f".repeat(96),
+  result: { snapshotCount: 1, head: 1 },
+  at: "2026-11-25T11:29:00.330Z",
+};
+
+/** Stands in a record for what is too deep to be written. */
+const DEEP = "DEEP";
+
+/** So many objects, one in another, as JSON; the outer two are one mount. */
+function nested(levels: number): string {
+  const inner = `${'{"later":'.repeat(levels - 3)}{}${"}".repeat(levels - 3)}`;
+  return JSON.stringify({ "/srv": { ...mount, later: DEEP } }).replace(`"${DEEP}"`, inner);
+}
+
 describe("a record", () => {
   test("is the same after it was written and read", () => {
     expect(decode("instance", "instance.json", encode("instance", record))).toEqual({
@@ -86,6 +104,29 @@ describe("a record", () => {
     expect(decode("instance", "instance.json", text)).toEqual({
       problem: { kind: "broken", reason },
     });
+  });
+
+  // The story: a record of 8000 levels was read, and no engine could write it again.
+  test.each([
+    ["a key that this version does not know", { later: DEEP }, 99],
+    ["a mount", { mounts: { "/srv": { ...mount, later: DEEP } } }, 97],
+    [
+      "what a restore is to bring back",
+      { pending: { ...pending, result: { ...pending.result, mounts: DEEP } } },
+      99,
+    ],
+  ])("is broken when %s makes it deeper than a hundred levels", (_, change, most) => {
+    const text = JSON.stringify({ ...record, ...change });
+    const shallow = text.replace(`"${DEEP}"`, nested(most));
+    const { content } = decode("instance", "instance.json", shallow);
+    expect(JSON.parse(encode("instance", content!))).toEqual(JSON.parse(shallow));
+    for (const levels of [most + 1, 8000]) {
+      expect(
+        decode("instance", "instance.json", text.replace(`"${DEEP}"`, nested(levels))),
+      ).toEqual({
+        problem: { kind: "broken", reason: "instance.json is nested too deeply" },
+      });
+    }
   });
 
   test("of a newer schema is not looked into", () => {
