@@ -11,7 +11,9 @@ import type { Stage } from "../state/stage.ts";
 import type { Store } from "../state/store.ts";
 import { humanSize } from "../text/human-size.ts";
 import { sentence } from "../text/sentences.ts";
+import { shownSnapshots } from "./entries.ts";
 import { copyProgress } from "./progress.ts";
+import { warnOfSnapshot } from "./reading.ts";
 import { displayed, programName, tellHint, unwrapStaged, withStore } from "./store.ts";
 
 export default new Command("clone")
@@ -78,6 +80,10 @@ function makeClones(store: Store, order: Order, context: Context): void {
   const { original, snapshot, clones } = copyDisk(store, order, stage, context);
   const maker = store.maker();
   const snapshots = order.keepSnapshots ? "keep" : "drop";
+  const used = shownSnapshots(original).filter(
+    (shown) => order.keepSnapshots || shown.snapshot === snapshot,
+  );
+  for (const shown of used) warnOfSnapshot(source, shown, context);
   for (const [index, name] of names.entries()) {
     const clone = replica(original, maker, {
       name,

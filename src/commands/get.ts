@@ -9,7 +9,7 @@ import type { Store } from "../state/store.ts";
 import { humanSize } from "../text/human-size.ts";
 import { sentence } from "../text/sentences.ts";
 import { inOrder, shownSnapshots } from "./entries.ts";
-import { readInstance } from "./reading.ts";
+import { readInstance, warnOfSnapshot } from "./reading.ts";
 import { parseKey, SETTINGS_HELP, type SnapshotKey, unknownKey } from "./settings.ts";
 import { displayed, withStore } from "./store.ts";
 
@@ -44,7 +44,7 @@ ${SETTINGS_HELP}`,
         for (const key of allKeys(store)) displayed(context, key);
         return 0;
       }
-      const value = read(store, text, options);
+      const value = read(store, text, options, context);
       showValue(options.keys ? text : value, options.raw, context);
       return 0;
     });
@@ -57,7 +57,7 @@ function showValue(value: string, isRaw: boolean, context: Context): void {
 }
 
 /** The value as it is shown. Also of an instance in the trash. */
-function read(store: Store, text: string, sizes: { bytes: boolean }): string {
+function read(store: Store, text: string, sizes: { bytes: boolean }, context: Context): string {
   const key = parseKey(text);
   if (key === undefined) throw unknownKey("get", text);
   const listed = store.find(key.instance);
@@ -68,7 +68,7 @@ function read(store: Store, text: string, sizes: { bytes: boolean }): string {
   }
   return key.of === "instance"
     ? instanceValue(store.summary(listed), key.property, sizes)
-    : snapshotValue(store.view(listed), key);
+    : snapshotValue(store.view(listed), key, context);
 }
 
 function instanceValue(
@@ -87,13 +87,19 @@ function instanceValue(
   }
 }
 
-function snapshotValue(view: InstanceView, { instance, snapshot, property }: SnapshotKey): string {
+function snapshotValue(
+  view: InstanceView,
+  { instance, snapshot: selector, property }: SnapshotKey,
+  context: Context,
+): string {
   try {
-    const { name, record } = findSnapshot(view, snapshot);
-    return property === "name" ? name : (record?.comment ?? "");
+    const snapshot = findSnapshot(view, selector);
+    if (property === "name") return snapshot.name;
+    warnOfSnapshot(instance, { name: selector, snapshot }, context);
+    return snapshot.record?.comment ?? "";
   } catch (error) {
     if (!(error instanceof StateError) || error.code !== "snapshot-missing") throw error;
-    const reason = sentence("snapshot.missing", { instance, snapshot });
+    const reason = sentence("snapshot.missing", { instance, snapshot: selector });
     throw failed("get", sentence("settings.snapshots", { reason }));
   }
 }

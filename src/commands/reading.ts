@@ -55,5 +55,5 @@ export function warnOfSnapshot(
 ): void {
   if (problem === undefined) return;
   const reason = problemText(problem);
-  warn(context, sentence("warning.snapshot", { instance, snapshot: name, reason }));
+  warn(context, sentence("snapshot.broken", { instance, snapshot: name, reason }));
 }

@@ -8,7 +8,8 @@ import { findSnapshot } from "../state/snapshots.ts";
 import type { Store } from "../state/store.ts";
 import { sentence } from "../text/sentences.ts";
 import { canAsk, confirm } from "./confirm.ts";
-import { displayed, programName, withStore } from "./store.ts";
+import { warnOfSnapshot } from "./reading.ts";
+import { displayed, programName, tellHint, withStore } from "./store.ts";
 
 export default new Command("restore")
   .usage("[options] <instance>.<snapshot>")
@@ -81,7 +82,10 @@ function restore(store: Store, wanted: Wanted, context: Context): void {
     const { name } = change.takeSnapshot({ comment });
     displayed(context, sentence("snapshot.taken", { instance, snapshot: name }));
   }
-  change.restoreSnapshot(findSnapshot(change.view, wanted.snapshot), bitmaps);
+  const snapshot = findSnapshot(change.view, wanted.snapshot);
+  warnOfSnapshot(instance, { name: wanted.snapshot, snapshot }, context);
+  change.restoreSnapshot(snapshot, bitmaps);
+  if (snapshot.problem !== undefined) tellHint(context, sentence("restore.disk-alone"));
   displayed(context, sentence("restore.restored", { instance, snapshot: wanted.snapshot }));
 }
 

@@ -176,6 +176,8 @@ export function refusalText(refusal: Refusal): string {
       return sentence("snapshot.invalid-name", refusal);
     case "snapshot-foreign":
       return sentence("snapshot.foreign", refusal);
+    case "snapshot-broken":
+      return sentence("snapshot.broken", { ...refusal, reason: problemText(refusal) });
     case "too-many-snapshots":
       return sentence("snapshot.too-many", refusal);
     case "addresses-exhausted":
@@ -188,6 +190,9 @@ export function refusalLines(refusal: Refusal): string[] {
   if (refusal.code === "in-use" && refusal.holder !== undefined) {
     const { instance, holder } = refusal;
     return [sentence("instance.used-by", { instance, holder })];
+  }
+  if (refusal.code === "snapshot-broken" && refusal.kind === "broken") {
+    return [sentence("hint", { text: sentence("snapshot.mend-it", refusal) })];
   }
   if (refusal.code === "name-too-long") {
     return [sentence("hint", { text: sentence("instance.name-it") })];

@@ -205,11 +205,14 @@ export class InstanceChange implements Disposable {
     return commit;
   }
 
-  /** Refuses with `snapshot-foreign` where there is no record to hold a comment. */
-  commentSnapshot({ id, name, record }: SnapshotView, comment: string): void {
+  /** Refuses with `snapshot-foreign` or `snapshot-broken` where no record can hold a comment. */
+  commentSnapshot({ id, name, record, problem }: SnapshotView, comment: string): void {
     if (record === undefined) {
-      const instance = displayName(this.#where);
-      throw new StateError({ code: "snapshot-foreign", instance, snapshot: name });
+      const about = { instance: displayName(this.#where), snapshot: name };
+      if (problem === undefined) throw new StateError({ code: "snapshot-foreign", ...about });
+      // Only what has a number has a record.
+      const path = this.#access.files.absolute(this.#paths.snapshot(snapshotId(id)!));
+      throw new StateError({ code: "snapshot-broken", ...about, ...problem, path });
     }
     if (record.comment === comment) return;
     const path = this.#paths.snapshot(record.id);

@@ -30,6 +30,15 @@ export type Refusal =
   | { code: "snapshot-invalid-name"; snapshot: string }
   /** Made by another program: there is no record that could hold a comment. */
   | { code: "snapshot-foreign"; instance: string; snapshot: string }
+  /** Its record, the file `path`, cannot be used. */
+  | {
+      code: "snapshot-broken";
+      instance: string;
+      snapshot: string;
+      kind: Problem["kind"];
+      reason: string;
+      path: string;
+    }
   /** Ids go up for ever, and a snapshot with the id `highest` leaves none above it. */
   | { code: "too-many-snapshots"; instance: string; highest: string }
   /** No hardware address was found that nobody in the store has. */

@@ -49,7 +49,7 @@ export interface SnapshotView {
   readonly diskBytes: number;
   /** Made by another program: there is no record, and a restore brings back the disk alone. */
   readonly isForeign: boolean;
-  /** Why there is no record, where one lies in its place. */
+  /** Why the record cannot be used: a restore brings back the disk alone here, too. */
   readonly problem: Problem | undefined;
 }
 
@@ -101,7 +101,7 @@ function snapshotViews({ facts, image, problems }: Moment): SnapshotView[] {
       children: children.get(snapshotId(entry.id) ?? -1) ?? [],
       record,
       diskBytes: entry.diskSize ?? record?.diskBytes ?? image.virtualSize,
-      isForeign: record === undefined,
+      isForeign: record === undefined && !problems.has(entry),
       problem: problems.get(entry),
     };
   });

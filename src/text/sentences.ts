@@ -36,6 +36,9 @@ export const SENTENCES = {
   "snapshot.invalid-name": 'Invalid snapshot name: "{snapshot}".',
   "snapshot.foreign":
     "Snapshot {instance}.{snapshot} was not taken by Calque: it has no place for a comment",
+  "snapshot.broken": "snapshot {instance}.{snapshot} is broken: {reason}",
+  "snapshot.mend-it":
+    'its disk can be restored all the same; for a comment, put "{path}" back, from a copy',
   "snapshot.too-many":
     'Maximum number of snapshots exceeded: {highest} is the id of one in "{instance}"',
   "snapshot.missing": "No such snapshot: {instance}.{snapshot}",
@@ -45,7 +48,6 @@ export const SENTENCES = {
   warning: "warning: {text}",
   "warning.copy": 'instance "{instance}" is a copy of "{original}": both have one identity',
   "warning.unknown": 'whether instance "{instance}" runs is not known: {reason}',
-  "warning.snapshot": "snapshot {instance}.{snapshot} is broken: {reason}",
   "warning.foreign-file": '"{path}" in the store is no instance, and is left alone',
   "warning.overtaken":
     'instance "{instance}" was changed after an interrupted {operation}, which is dropped',
@@ -97,6 +99,7 @@ export const SENTENCES = {
     "Unable to query client for confirmation. Use '--destructive' to automatically discard " +
     "current machine state.",
   "restore.comment": "Before restoring {snapshot}",
+  "restore.disk-alone": "the disk is restored; cpus, memory and mounts stay as they are",
   "restore.restored": "Snapshot restored: {instance}.{snapshot}",
 
   "clone.name": "Please provide the name of the source instance.",

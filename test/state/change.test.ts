@@ -400,9 +400,20 @@ describe("a snapshot's record", () => {
     writeFileSync(file("snapshots/1.json"), text);
     change((it) => void it.takeSnapshot({}));
     expect(view().snapshots).toMatchObject([
-      { name: "snapshot1", isForeign: true, problem: { kind, reason } },
+      { name: "snapshot1", isForeign: false, record: undefined, problem: { kind, reason } },
       { name: "snapshot2", isForeign: false, problem: undefined },
     ]);
+    change((it) => {
+      const snapshot = findSnapshot(it.view, "snapshot1");
+      expect(refusal(() => it.commentSnapshot(snapshot, "?"))).toEqual({
+        code: "snapshot-broken",
+        instance: "web",
+        snapshot: "snapshot1",
+        kind,
+        reason,
+        path: file("snapshots/1.json"),
+      });
+    });
     expect(readFileSync(file("snapshots/1.json"), "utf8")).toBe(text);
   });
 

@@ -667,6 +667,49 @@ describe("clone", () => {
     expect(reads(disk("kept"), 1)).toBe(true);
   });
 
+  test("says of which snapshots it has the disk alone", async () => {
+    const { cli, store, rewrite } = world();
+    make(store, ["foo"]);
+    {
+      using change = store.change("foo");
+      for (const name of ["a", "b"]) change.takeSnapshot({ name });
+    }
+    rewrite("instances/foo/snapshots/1.json", () => "");
+    expect(
+      await session(cli, [
+        "clone foo --name kept --keep-snapshots",
+        "clone foo --name of-a --from-snapshot a",
+        "clone foo --name of-b --from-snapshot b",
+        "clone foo --name bare",
+        "list --snapshots",
+      ]),
+    ).toMatchInlineSnapshot(`
+      "$ clone foo --name kept --keep-snapshots
+      Cloned from foo to kept.
+      ! warning: snapshot foo.a is broken: snapshots/1.json is empty
+      = 0
+      $ clone foo --name of-a --from-snapshot a
+      Cloned from foo to of-a.
+      ! warning: snapshot foo.a is broken: snapshots/1.json is empty
+      = 0
+      $ clone foo --name of-b --from-snapshot b
+      Cloned from foo to of-b.
+      = 0
+      $ clone foo --name bare
+      Cloned from foo to bare.
+      = 0
+      $ list --snapshots
+      Instance   Snapshot   Parent   Comment
+      foo        a          --       --
+      foo        b          a        --
+      kept       a          --       --
+      kept       b          a        --
+      ! warning: snapshot foo.a is broken: snapshots/1.json is empty
+      = 0
+      "
+    `);
+  });
+
   test("leaves nothing behind when the disk cannot be read, but a gap in the numbers", async () => {
     const here = world();
     const { cli, store, disk } = here;

@@ -590,6 +590,47 @@ describe("set", () => {
     `);
   });
 
+  // The story: of a snapshot whose record was damaged it was said that Calque had not taken it.
+  test("says of a snapshot whose record cannot be used what is wrong with it, and the way out", async () => {
+    const here = furnished();
+    take(here, "foo", { name: "second" });
+    here.rewrite("instances/foo/snapshots/1.json", (text) => text.slice(0, 100));
+    here.rewrite("instances/foo/snapshots/2.json", () => '{"schema": 2}');
+    expect(
+      await session(here.cli, [
+        "get local.foo.clean.comment",
+        "set local.foo.clean.comment=x",
+        "set local.foo.second.comment=x",
+        "set local.foo.clean.name=eins",
+        "get local.foo.eins.name",
+        "restore --destructive foo.eins",
+      ]),
+    ).toMatchInlineSnapshot(`
+      "$ get local.foo.clean.comment
+      <empty>
+      ! warning: snapshot foo.clean is broken: snapshots/1.json is not JSON
+      = 0
+      $ set local.foo.clean.comment=x
+      ! set failed: snapshot foo.clean is broken: snapshots/1.json is not JSON
+      ! hint: its disk can be restored all the same; for a comment, put "STORE/instances/foo/snapshots/1.json" back, from a copy
+      = 2
+      $ set local.foo.second.comment=x
+      ! set failed: snapshot foo.second is broken: made by a newer Calque: snapshots/2.json has schema 2
+      = 2
+      $ set local.foo.clean.name=eins
+      = 0
+      $ get local.foo.eins.name
+      eins
+      = 0
+      $ restore --destructive foo.eins
+      Snapshot restored: foo.eins
+      ! warning: snapshot foo.eins is broken: snapshots/1.json is not JSON
+      ! hint: the disk is restored; cpus, memory and mounts stay as they are
+      = 0
+      "
+    `);
+  });
+
   test("refuses a larger disk where the image cannot have one", async () => {
     const here = world();
     make(here.store, ["old", "marked"]);
