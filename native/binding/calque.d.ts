@@ -46,7 +46,7 @@ export interface CheckReport {
   leaks: Bytes
   /** Errors that kept parts of the image from being checked. */
   checkErrors: Bytes
-  /** qemu-img's line for each problem, at most 65 536. */
+  /** qemu-img's lines for the problems, at most 65 536. */
   problems: Array<string>
   /** Problems beyond those. */
   problemsOmitted: Bytes

@@ -7,7 +7,7 @@ import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 
 import { Scene } from "./images.ts";
-import { calque, type Ending, run } from "./programs.ts";
+import { calque, type Ending, expectSame, run } from "./programs.ts";
 
 const scene = new Scene(
   ..."ordinary orphan aes luks dirty bitmaps".split(" ").map((name) => `${name}.qcow2`),
@@ -174,6 +174,34 @@ describe("what differs on purpose", () => {
     expect(run("qemu-img", ["info", "foreign.qcow2"], scene.place).stdout).toContain(
       "\nbacking file: \u00ffase.raw\n",
     );
+  });
+
+  // The story: `check` escaped them everywhere, and named to scripts what was not in the image.
+  test("control characters in names pass a pipe, and do not reach a terminal", () => {
+    scene.ordinary("control.qcow2");
+    scene.make("snapshot", "-c", "a\u001b[2J\u009b1A", "control.qcow2");
+    copyFileSync(scene.path("control.qcow2"), scene.path("unaligned.qcow2"));
+    scene.patch("unaligned.qcow2", (image) => {
+      // One that qemu-img would not make: the second character of `one` is the end of a line.
+      const entry = image.read(64, 8);
+      image.set(entry, 8, image.read(entry, 8) + 512);
+      const idBytes = image.read(entry + 12, 4) >> 16;
+      image.set(entry + 40 + image.read(entry + 36, 4) + idBytes + 1, 1, 0x0a);
+    });
+    for (const line of [
+      "check unaligned.qcow2",
+      "snapshot -l control.qcow2",
+      "info control.qcow2",
+    ]) {
+      const args = line.split(" ");
+      expectSame(args, scene.place);
+      const command = [calque, "image", ...args].join(" ");
+      const { stdout } = run("script", ["-q", "-e", "-c", command, "/dev/null"], scene.place);
+      const told = line.startsWith("check") ? "(o\\u000ae)" : "a\\u001b[2J\\u009b1A";
+      expect(stdout).toContain(told);
+      // All that is left is a terminal's own end of a line; the bytes of U+009B are C2 9B.
+      expect(stdout.replaceAll("\r\n", "")).not.toMatch(/[\p{Cc}--[\x80-\x9f]]|\xc2[\x80-\x9f]/v);
+    }
   });
 
   test("bitmaps that another program made stale are not warned of", () => {

@@ -46,7 +46,7 @@ fn staged(failure: Failure) -> Failure {
 
 fn checked(image: &Image) -> qcow2::Result<CheckReport> {
     let mut problems = Vec::new();
-    let report = check::check(image, &mut |problem| problems.push(problem.to_string()))?;
+    let report = check::check(image, &mut |problem| problems.extend(problem.lines()))?;
     Ok(check_report(report, problems))
 }
 
@@ -78,7 +78,7 @@ pub fn image_repair(
     };
     change_with(check::open, &request.path, request.no_wait, event, |image, options| {
         let mut lines = Vec::new();
-        let done = repair(image, what, options, &mut |line| lines.push(line.to_string()))?;
+        let done = repair(image, what, options, &mut |line| lines.extend(line.lines()))?;
         let has_repaired = done.leaks_fixed + done.corruptions_fixed > 0;
         let checked = has_repaired.then(|| {
             checked(image).map_err(|error| error.with_hint("what could be repaired is repaired"))

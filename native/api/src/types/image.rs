@@ -157,7 +157,7 @@ pub struct CheckReport {
     pub leaks: Bytes,
     /// Errors that kept parts of the image from being checked.
     pub check_errors: Bytes,
-    /// qemu-img's line for each problem, at most 65 536.
+    /// qemu-img's lines for the problems, at most 65 536.
     pub problems: Vec<String>,
     /// Problems beyond those.
     pub problems_omitted: Bytes,

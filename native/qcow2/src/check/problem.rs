@@ -1,9 +1,11 @@
 //! What `check` finds, and the line for it, which is `qemu-img check`'s to the letter: scripts read
 //! those.
 
+use std::borrow::Cow;
 use std::fmt;
 
-/// One finding. Its [`Display`](fmt::Display) form is the line, without a newline at the end.
+/// One finding. Its [`Display`](fmt::Display) form is what is printed, without a newline at the end.
+/// Names of snapshots stand in it as they are: whoever prints it looks after the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the line says")]
 pub enum Problem {
@@ -63,14 +65,22 @@ pub enum Problem {
     ReadFailed { level: u8 },
 }
 
-/// Bytes of a name as C would print them, control characters escaped.
-fn shown(bytes: &[u8]) -> String {
-    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    let mut out = String::new();
-    for c in String::from_utf8_lossy(text).chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+impl Problem {
+    /// The same in lines of ours; a name in one may have line ends of its own.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let text = self.to_string();
+        match self {
+            Self::Overflow { .. } => text.lines().map(str::to_owned).collect(),
+            _ => vec![text],
+        }
     }
-    out
+}
+
+/// Bytes of a name as C would print them.
+fn shown(bytes: &[u8]) -> Cow<'_, str> {
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text)
 }
 
 /// C's `%#x`, which writes zero as `0`.

@@ -78,7 +78,9 @@ pub fn tell_failure(error: &Error, path: &Path, lines: &mut String) {
 pub fn judged(path: &Path, storage: Box<dyn Storage>) -> Verdict {
     let mut lines = String::new();
     let report = check::open(storage).and_then(|image| {
-        check::check(&image, &mut |problem| writeln!(lines, "{problem}").unwrap())
+        check::check(&image, &mut |problem| {
+            problem.lines().iter().for_each(|line| writeln!(lines, "{line}").unwrap());
+        })
     });
     let report = match report {
         Ok(report) => report,

@@ -34,6 +34,17 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// The same in lines, as [`Problem::lines`].
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Found(problem) => problem.lines(),
+            _ => vec![self.to_string()],
+        }
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
