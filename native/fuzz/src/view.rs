@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use qcow2::format::header::Header;
 use qcow2::storage::SparseImage;
 
 const COPIED: u64 = 1 << 63;
@@ -213,8 +214,21 @@ impl Reader<'_> {
     }
 }
 
+/// Whether an operation may have to leave a count of a cluster beyond the end of the file, which is
+/// a leak when the file has grown over it: something in the header may refer to that cluster in a
+/// way that nobody knows.
+pub fn may_leak_beyond_end(header: &Header, image: &SparseImage) -> bool {
+    let known = [0xe279_2aca, 0x6803_f857, 0x0537_be77, 0x4441_5441];
+    let is_known = |kind| known.contains(&kind) || kind == 0x2385_2875 && header.autoclear & 1 != 0;
+    let has_strangers = header.header_bytes > 112
+        || header.compatible & !1 != 0
+        || header.autoclear & !3 != 0
+        || header.extensions.iter().any(|extension| !is_known(extension.kind));
+    has_strangers && counts_beyond_end(image)
+}
+
 /// Whether any cluster beyond the end of the file is counted as used.
-pub fn counts_beyond_end(image: &SparseImage) -> bool {
+fn counts_beyond_end(image: &SparseImage) -> bool {
     let (cluster_bits, version) = (number(image, 20, 4), number(image, 4, 4));
     let order = if version == 3 { number(image, 96, 4) } else { 4 };
     let (table, entries) = (number(image, 48, 8), number(image, 56, 4) << cluster_bits >> 3);

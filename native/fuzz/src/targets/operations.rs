@@ -8,7 +8,7 @@ use super::check::{is_clean, verdict};
 use super::ensure_memory;
 use crate::allocation::peak_bytes;
 use crate::storage::{Changeable, Fullness};
-use crate::view::{Content, View, counts_beyond_end};
+use crate::view::{Content, View, may_leak_beyond_end};
 
 /// Bytes that say what is done: eight for each step.
 pub const SCRIPT_BYTES: usize = 24;
@@ -162,9 +162,9 @@ impl Step {
         let new_report = verdict(&all(after));
         if let Some(old) = old_report {
             let new = new_report.expect("can be checked as before");
-            // Deleting on a full disk may have to leave leaks to the next change, and a count past
-            // the end of the file is a leak when the file has grown over it.
-            let may_leak = done.recount_failure.is_some() || counts_beyond_end(before);
+            // Deleting on a full disk may have to leave leaks to the next change.
+            let header = again.expect("opened").header().clone();
+            let may_leak = done.recount_failure.is_some() || may_leak_beyond_end(&header, before);
             let leaks = if may_leak { u64::MAX } else { old.leaks };
             let is_worse = old.corruptions == 0 && new.corruptions > 0
                 || old.check_errors == 0 && new.check_errors > 0

@@ -1,13 +1,13 @@
 //! Counts that lie, and clusters that only somebody else knows.
 
-use qcow2::storage::{RecordingStorage, SparseImage};
-use qcow2::{CommitOptions, Kind};
+use qcow2::storage::{Access, FileStorage, RecordingStorage, SparseImage};
+use qcow2::{CommitOptions, Kind, NewSnapshot, check};
 
 use crate::support::fixtures::{Fixture, Format, Past, pattern};
 use crate::support::layout::{Layout, bytes, put64};
 use crate::support::operations::Operation;
 use crate::support::{Random, oracle, seed};
-use crate::tools::{MIB, QemuImage, mapped, miscount};
+use crate::tools::{MIB, QemuImage, UNKNOWN, add_extension, mapped, miscount};
 
 /// Deletes `a` of an image that snapshot `b` shares with a guest, then lets the guest write.
 /// Whatever the answer is, `b` has to read as before; and here the answer has to be that counts are
@@ -138,4 +138,48 @@ fn a_cluster_that_only_an_unknown_header_field_names_is_left_alone() {
             operation.check(&view, &oracle::view(&image).unwrap(), &layout);
         }
     }
+}
+
+/// An image whose first cluster behind the end is counted, once, and that is clean all the same: no
+/// check looks there. With an extension that nobody knows, it may be that extension's.
+fn counted_beyond_the_end(is_known: bool) -> Option<QemuImage> {
+    let image = QemuImage::create("compat=1.1", MIB)?;
+    image.guest("write -P 0x11 0 256k");
+    image.snapshot("a");
+    image.guest("write -P 0x22 0 64k");
+    image.poke(|image, layout| {
+        miscount(image, layout, image.len().next_multiple_of(layout.cluster()), 1);
+        if !is_known {
+            add_extension(image, UNKNOWN, [0x5a; 8]);
+        }
+    });
+    assert_eq!(image.complaint(), None);
+    Some(image)
+}
+
+/// A change makes the file longer, over a cluster that was counted before. Where all references are
+/// known the count is put right; else it has to stay, and both checks call the cluster a leak, as
+/// they do after a change of QEMU's.
+#[test]
+fn a_count_beyond_the_end_is_put_right_unless_somebody_unknown_may_have_the_cluster() {
+    for is_known in [true, false] {
+        let Some(image) = counted_beyond_the_end(is_known) else { return };
+        let new = NewSnapshot { name: b"b", least_id: 0, date_sec: 0, date_nsec: 0 };
+        image.open().create_snapshot(&new, &mut CommitOptions::default()).unwrap();
+        assert_eq!(leaks(&image), if is_known { (0, 0) } else { (1, 1) });
+    }
+    let Some(image) = counted_beyond_the_end(false) else { return };
+    image.snapshot("b");
+    image.snapshot("c");
+    assert_eq!(leaks(&image), (1, 1), "QEMU's own change leaves the same");
+}
+
+/// How many clusters are leaked and nothing worse, as we see it and as `qemu-img check` does.
+fn leaks(image: &QemuImage) -> (u64, usize) {
+    let file = FileStorage::open(image.name(), Access::Read).unwrap();
+    let report = check::check(&check::open(Box::new(file)).unwrap(), &mut |_| {}).unwrap();
+    assert_eq!((report.corruptions, report.check_errors), (0, 0));
+    let complaint = image.complaint().unwrap_or_default();
+    assert!(!complaint.contains("ERROR"), "{complaint}");
+    (report.leaks, complaint.matches("Leaked cluster ").count())
 }
