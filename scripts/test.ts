@@ -23,8 +23,14 @@ installJudges();
 for (const packager of ["host", "bun"]) {
   run(process.execPath, ["scripts/build-binary.ts", `--packager=${packager}`]);
 }
-// The host's door for tests; `cargo test` would build it as well.
-run("cargo", ["build", "--locked", "-p", "calque-host", "--example", "evaluate"]);
+// What the tests call besides: the host's door, and the maker of images. `cargo test` would build
+// them as well.
+for (const [crate, example] of [
+  ["calque-host", "evaluate"],
+  ["qcow2-fuzz", "images"],
+] as const) {
+  run("cargo", ["build", "--locked", "-p", crate, "--example", example]);
+}
 const counts = [...(filters.length === 0 ? [await cargoTest()] : []), vitest()];
 
 const sum = (key: keyof Count) => counts.reduce((total, count) => total + count[key], 0);

@@ -235,10 +235,11 @@ export interface BitmapInfo {
 
 /** An internal snapshot, as its table entry says. */
 export interface SnapshotInfo {
+  /** What is not UTF-8 in it is replaced; so in the name. */
   id: string;
-  /** What is not UTF-8 in it is replaced. */
   name: string;
-  /** The name's bytes in hexadecimal, only where it is not UTF-8. */
+  /** Their bytes in hexadecimal, only where they are not UTF-8. */
+  idBytes?: string;
   nameBytes?: string;
   vmStateSize: Bytes;
   dateSec: number;

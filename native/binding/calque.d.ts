@@ -469,8 +469,13 @@ export interface SnapshotDeleteRequest {
 
 /** An internal snapshot, as its table entry says. */
 export interface SnapshotInfo {
-  /** The id: a decimal number, unless a foreign tool chose otherwise. */
+  /**
+   * The id: a decimal number, unless a foreign tool chose otherwise; what is not UTF-8 in it is
+   * replaced.
+   */
   id: string
+  /** The id's bytes in hexadecimal, where it is not UTF-8. */
+  idBytes?: string
   /** The name; what is not UTF-8 in it is replaced. */
   name: string
   /** The name's bytes in hexadecimal, where it is not UTF-8. */

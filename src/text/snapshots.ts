@@ -13,7 +13,7 @@ export function snapshotList(
   if (snapshots.length === 0) return "";
   const rows = snapshots.map((snapshot) =>
     row([
-      show(snapshot.id),
+      show(snapshotId(snapshot)),
       show(snapshotName(snapshot)),
       formatSize(snapshot.vmStateSize),
       localDate(snapshot.dateSec),
@@ -26,8 +26,13 @@ export function snapshotList(
 }
 
 /** The name as it stands in the image, byte for byte. */
-export function snapshotName(snapshot: SnapshotInfo): string {
-  return snapshot.nameBytes === undefined ? snapshot.name : fromHex(snapshot.nameBytes);
+export function snapshotName({ name, nameBytes }: SnapshotInfo): string {
+  return nameBytes === undefined ? name : fromHex(nameBytes);
+}
+
+/** The id, likewise. */
+export function snapshotId({ id, idBytes }: SnapshotInfo): string {
+  return idBytes === undefined ? id : fromHex(idBytes);
 }
 
 const WIDTHS = [-7, -16, 8, 19, 15, 10];

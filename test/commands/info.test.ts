@@ -177,6 +177,7 @@ test("info gives a program the keys in qemu-img's order", async () => {
                 }
             }
         ],
+        "backing-filename-format": "qcow2",
         "snapshots": [
             {
                 "icount": 0,
@@ -199,7 +200,6 @@ test("info gives a program the keys in qemu-img's order", async () => {
                 "vm-state-size": 0
             }
         ],
-        "backing-filename-format": "qcow2",
         "virtual-size": 1048576,
         "filename": "sub/disk.qcow2",
         "cluster-size": 65536,

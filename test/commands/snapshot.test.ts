@@ -25,6 +25,7 @@ describe("snapshot -l", () => {
     }),
     snapshot({ id: "5", name: "", dateSec: 0 }),
     snapshot({ id: "6", name: "\ufffd", nameBytes: "ff", vmStateSize: 1023 }),
+    snapshot({ id: "7\ufffd", idBytes: "37c3", name: "odd" }),
   ];
 
   test("lists in qemu-img's columns, whose widths count bytes", async () => {
@@ -46,12 +47,13 @@ describe("snapshot -l", () => {
   test("escapes names on a terminal", async () => {
     const cli = app({
       terminal: true,
-      snapshotList: () => listed([snapshots[4]!, snapshot({ name: "x\r\u001b[A" })]),
+      snapshotList: () => listed([...snapshots.slice(4), snapshot({ name: "x\r\u001b[A" })]),
     });
     expect(await cli("image", "snapshot", "-l", "disk.qcow2")).toMatchInlineSnapshot(`
       "Snapshot list:
       ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
       6       \\xff             0.999 KiB 2026-11-25 11:29:09  0000:00:00.000          0
+      7\\xc3   odd                   0 B 2026-11-25 11:29:09  0000:00:00.000          0
       1       x\\u000d\\u001b[A       0 B 2026-11-25 11:29:09  0000:00:00.000          0
       = 0"
     `);

@@ -167,6 +167,25 @@ describe("what differs on purpose", () => {
     expect(into("qemu-img", "create -f qcow2 theirs.qcow2 1M")).toMatchObject({ status: 0 });
   });
 
+  test("the size of a machine's state is rounded where no machine has one", () => {
+    scene.ordinary("huge.qcow2");
+    const sizes = (bytes: number): string[] => {
+      scene.patch("huge.qcow2", (image) => {
+        // The high half of the first field of the extra data, then the low one.
+        image.set(image.read(64, 8) + 40, 4, Math.floor(bytes / 2 ** 32));
+        image.set(image.read(64, 8) + 44, 4, bytes % 2 ** 32);
+      });
+      const args = ["info", "--output=json", "huge.qcow2"];
+      const both = [
+        run("qemu-img", args, scene.place),
+        run(calque, ["image", ...args], scene.place),
+      ];
+      return both.map(({ stdout }) => /"vm-state-size": (.*)/.exec(stdout)![1]!);
+    };
+    expect(sizes(2 ** 53 - 1)).toEqual(["9007199254740991", "9007199254740991"]);
+    expect(sizes(2 ** 64 - 2 ** 12)).toEqual(["-4096", "18446744073709548000"]);
+  });
+
   test("names of other files that are not UTF-8 are shown as far as they are", () => {
     scene.create("foreign.qcow2", "size=1M", "-u", "-b", "base.raw", "-F", "raw");
     scene.patch("foreign.qcow2", (image) => image.set(image.read(8, 8), 1, 0xff));

@@ -38,9 +38,10 @@ pub(crate) fn opening(mut failure: Failure) -> Failure {
 
 /// A table entry, as it crosses.
 pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
-    let name = entry.shown_name();
+    let (id, name) = (entry.shown_id(), entry.shown_name());
     SnapshotInfo {
-        id: String::from_utf8_lossy(entry.shown_id()).into_owned(),
+        id: String::from_utf8_lossy(id).into_owned(),
+        id_bytes: std::str::from_utf8(id).is_err().then(|| hex(id)),
         name: String::from_utf8_lossy(name).into_owned(),
         name_bytes: std::str::from_utf8(name).is_err().then(|| hex(name)),
         vm_state_size: Bytes(entry.vm_state_bytes()),

@@ -14,6 +14,11 @@ use arbitrary::{Result, Unstructured};
 pub use build::build;
 pub use damage::damage;
 
+use crate::random::Random;
+
+/// Bytes of choices, which no image uses up.
+const CHOICES: usize = 2000;
+
 /// Numbers of one width that stand next to each other in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -43,6 +48,12 @@ pub enum Condition {
     Sound,
     /// Some fields were changed.
     Damaged,
+}
+
+/// The image that a number stands for: always the same, for those who compare it with QEMU's view.
+pub fn numbered(number: u64) -> (Vec<u8>, Condition) {
+    let choices = Random::new(number).bytes(CHOICES);
+    image(&mut Unstructured::new(&choices)).expect("choices enough")
 }
 
 /// Builds an image and, in two cases of three, damages it.

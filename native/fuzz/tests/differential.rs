@@ -15,7 +15,6 @@ use std::process::Command;
 use qcow2::storage::{Access, FileStorage};
 use qcow2::{Image, check};
 use qcow2_fuzz::generate::{self, Condition};
-use qcow2_fuzz::random::Random;
 use verdict::{Verdict, by_qemu, by_us};
 
 /// The images that everybody compares.
@@ -84,7 +83,7 @@ fn generated_images_are_judged_as_qemu_judges_them() {
     let mut tally = Tally::default();
     for number in 0..count {
         let path = place.path().join("image.qcow2");
-        let (bytes, condition) = image(seed << 32 | number);
+        let (bytes, condition) = generate::numbered(seed << 32 | number);
         std::fs::write(&path, bytes).unwrap();
         if let Some(difference) = tally.compare(&path, condition) {
             let kept = std::env::temp_dir().join(format!("calque-generated-{seed}-{number}.qcow2"));
@@ -137,11 +136,6 @@ impl Tally {
         *self.met.entry(meant).or_insert(0) += 1;
         None
     }
-}
-
-fn image(number: u64) -> (Vec<u8>, Condition) {
-    let choices = Random::new(number).bytes(2000);
-    generate::image(&mut arbitrary::Unstructured::new(&choices)).unwrap()
 }
 
 /// The size of the disk and the number of its snapshots, or why the image cannot be shown.

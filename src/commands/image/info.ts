@@ -4,7 +4,7 @@ import { Command } from "../../command/command.ts";
 import { type ImageInfo, type SnapshotInfo, unwrap } from "../../native.ts";
 import { formatJson, type Json } from "../../text/json.ts";
 import { formatSize } from "../../text/size.ts";
-import { snapshotList, snapshotName } from "../../text/snapshots.ts";
+import { snapshotId, snapshotList, snapshotName } from "../../text/snapshots.ts";
 import { attempt } from "./failure.ts";
 import {
   FORCE_SHARE_HELP,
@@ -117,8 +117,8 @@ function asJson(info: ImageInfo): Json {
         },
       },
     ],
-    snapshots: info.snapshots.length > 0 ? info.snapshots.map(snapshotJson) : undefined,
     "backing-filename-format": info.backingFormat,
+    snapshots: info.snapshots.length > 0 ? info.snapshots.map(snapshotJson) : undefined,
     "virtual-size": info.virtualSize,
     filename: info.path,
     "cluster-size": info.clusterSize,
@@ -159,7 +159,7 @@ function snapshotJson(snapshot: SnapshotInfo): Json {
     "date-sec": snapshot.dateSec,
     "date-nsec": snapshot.dateNsec,
     "vm-clock-sec": snapshot.vmClockSec,
-    id: snapshot.id,
+    id: snapshotId(snapshot),
     "vm-state-size": snapshot.vmStateSize,
   };
 }

@@ -9,8 +9,12 @@ use super::{Bytes, CommitReport, Whole};
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
 pub struct SnapshotInfo {
-    /// The id: a decimal number, unless a foreign tool chose otherwise.
+    /// The id: a decimal number, unless a foreign tool chose otherwise; what is not UTF-8 in it is
+    /// replaced.
     pub id: String,
+    /// The id's bytes in hexadecimal, where it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_bytes: Option<String>,
     /// The name; what is not UTF-8 in it is replaced.
     pub name: String,
     /// The name's bytes in hexadecimal, where it is not UTF-8.
