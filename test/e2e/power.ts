@@ -12,10 +12,19 @@ import { must, type Scene, sleep } from "./support.ts";
 import { mount, unmount } from "./support/scene.ts";
 
 export type FileSystem = "ext4" | "xfs" | "btrfs";
-export const fileSystems: readonly FileSystem[] = ["ext4", "xfs", "btrfs"];
 
 /** As small as each of them can be made. */
 const SIZES: Record<FileSystem, string> = { ext4: "64M", xfs: "300M", btrfs: "114M" };
+
+/**
+ * A journal that is committed after some seconds, as usual, would do what a command forgot, where
+ * the machine is busy. Copies of one disk have one UUID, which XFS would refuse to mount twice.
+ */
+const OPTIONS: Record<FileSystem, string> = {
+  ext4: "commit=300",
+  xfs: "nouuid",
+  btrfs: "commit=300",
+};
 
 /**
  * What changes a disk or makes it durable; but not copy_file_range, which a signal interrupts before
@@ -74,9 +83,7 @@ export class Disk {
     const point = `${this.file}.mounted`;
     mkdirSync(point, { recursive: true });
     // The journal has to be replayed, which a loop device that is read-only itself would not allow.
-    // Copies of one disk have one UUID, which XFS would refuse to mount twice.
-    const options = this.#type === "xfs" ? "loop,nouuid" : "loop";
-    await mount(this.file, point, options);
+    await mount(this.file, point, `loop,${OPTIONS[this.#type]}`);
     try {
       if (mode === "ro") await must(["mount", "-o", "remount,ro", point]);
       return await use(point);

@@ -8,14 +8,11 @@
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 
 import { calque, leftovers, look, mustCalque, type Sight } from "./instances.ts";
-import { type Cut, cutPower, Disk, type FileSystem, fileSystems } from "./power.ts";
+import { type Cut, cutPower, Disk, type FileSystem } from "./power.ts";
 import { executable, guest, have, isRoot, judged, must, qemuImg, Scene } from "./support.ts";
-
-const scene = new Scene();
-afterAll(() => scene[Symbol.dispose]());
 
 /** Every command that changes the store. */
 const changes: readonly (readonly string[])[] = [
@@ -72,7 +69,7 @@ interface Ground {
   before: Sight;
 }
 
-async function prepare(type: FileSystem): Promise<Ground> {
+async function prepare(scene: Scene, type: FileSystem): Promise<Ground> {
   const disk = await Disk.make(scene, type);
   const before = await disk.mounted("rw", async (root) => {
     await furnish(root);
@@ -154,43 +151,55 @@ function sorted(value: unknown): unknown {
 
 const able = judged && isRoot && have("strace", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs");
 
-describe.runIf(able).each(fileSystems)("power cuts on %s", (type) => {
-  let ground: Ground;
-  beforeAll(async () => {
-    ground = await prepare(type);
-  });
+/**
+ * The tests on one file system. Each has a file of its own, so that they run beside each other:
+ * there are hundreds of cuts, and each takes a third of a second.
+ */
+export function testPowerCuts(type: FileSystem): void {
+  describe.runIf(able)(`power cuts on ${type}`, () => {
+    let ground: Ground;
+    beforeAll(async () => {
+      const scene = new Scene();
+      ground = await prepare(scene, type);
+      return () => scene[Symbol.dispose]();
+    });
 
-  test.each(changes.map((args) => ({ name: args.join(" "), args })))(
-    "while `$name` leave the old state or the new one",
-    async ({ args }) => {
+    test.each(changes.map((args) => ({ name: args.join(" "), args })))(
+      "while `$name` leave the old state or the new one",
+      async ({ args }) => {
+        const { disk, before } = ground;
+        const after = await outcome(disk, args);
+        expect(same(before, after), "the command changes something").toBe(false);
+        const wrong: string[] = [];
+        const made = await cuts(disk, args);
+        for (const cut of made) {
+          const verdict = await judge(cut, before, after);
+          if (verdict !== undefined) wrong.push(`${cut.story}: ${verdict}`);
+          cut.disk[Symbol.dispose]();
+        }
+        expect(wrong).toEqual([]);
+        expect(made.length).toBeGreaterThan(4);
+      },
+    );
+
+    // What this test is worth: it finds what it is for.
+    test.each([
+      { what: "of the directory, after a rename", args: ["delete", "web"], call: "fsync" },
+      {
+        what: "of a record, and of its directory",
+        args: ["set", "local.web.cpus=7"],
+        call: "fsync",
+      },
+      { what: "of the image", args: ["set", "local.web.disk=8M"], call: "fdatasync" },
+    ])("show a sync $what that was forgotten", async ({ args, call }) => {
       const { disk, before } = ground;
       const after = await outcome(disk, args);
-      expect(same(before, after), "the command changes something").toBe(false);
-      const wrong: string[] = [];
-      const made = await cuts(disk, args);
-      for (const cut of made) {
-        const verdict = await judge(cut, before, after);
-        if (verdict !== undefined) wrong.push(`${cut.story}: ${verdict}`);
+      const verdicts = [];
+      for (const cut of await cuts(disk, args, { call, when: "1+" })) {
+        verdicts.push(await judge(cut, before, after));
         cut.disk[Symbol.dispose]();
       }
-      expect(wrong).toEqual([]);
-      expect(made.length).toBeGreaterThan(4);
-    },
-  );
-
-  // What this test is worth: it finds what it is for.
-  test.each([
-    { what: "of the directory, after a rename", args: ["delete", "web"], call: "fsync" },
-    { what: "of a record, and of its directory", args: ["set", "local.web.cpus=7"], call: "fsync" },
-    { what: "of the image", args: ["set", "local.web.disk=8M"], call: "fdatasync" },
-  ])("show a sync $what that was forgotten", async ({ args, call }) => {
-    const { disk, before } = ground;
-    const after = await outcome(disk, args);
-    const verdicts = [];
-    for (const cut of await cuts(disk, args, { call, when: "1+" })) {
-      verdicts.push(await judge(cut, before, after));
-      cut.disk[Symbol.dispose]();
-    }
-    expect(verdicts.filter((verdict) => verdict !== undefined)).not.toEqual([]);
+      expect(verdicts.filter((verdict) => verdict !== undefined)).not.toEqual([]);
+    });
   });
-});
+}

@@ -1,0 +1,5 @@
+// Power cuts while a store on btrfs changes: see store-power.ts.
+
+import { testPowerCuts } from "./store-power.ts";
+
+testPowerCuts("btrfs");

@@ -1,0 +1,5 @@
+// Power cuts while a store on ext4 changes: see store-power.ts.
+
+import { testPowerCuts } from "./store-power.ts";
+
+testPowerCuts("ext4");
