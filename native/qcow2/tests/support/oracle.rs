@@ -371,7 +371,9 @@ struct Stored<'a> {
 impl<'a> Stored<'a> {
     fn read(image: &SparseImage, layout: &'a Layout, offsets: &[u64]) -> Self {
         let used = offsets.iter().rposition(|&at| at != 0).map_or(0, |last| last + 1);
-        let read = |&at: &u64| (at != 0).then(|| bytes(image, at, layout.cluster()));
+        // Nobody reads counts from a place that no block can have.
+        let is_block = |at: u64| at != 0 && at.is_multiple_of(layout.cluster());
+        let read = |&at: &u64| is_block(at).then(|| bytes(image, at, layout.cluster()));
         Self { layout, blocks: offsets[..used].iter().map(read).collect() }
     }
 
