@@ -10,7 +10,7 @@ use qcow2::storage::{Access, FileStorage, Storage};
 use qcow2::{Error, Image, Kind, NewFile, NewImage, Repair};
 
 use crate::callback::Callback;
-use crate::report::{commit_report, describe_snapshot, opening};
+use crate::report::{commit_report, describe_snapshots, opening};
 use crate::session::{change, change_with, lock_to_change, read, read_with};
 use crate::types::{
     BitmapInfo, Bytes, ChangeEvent, CheckReport, CommitReport, Compat, CompressionType, Encryption,
@@ -222,7 +222,7 @@ fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<Imag
             .has(incompatible::DATA_FILE)
             .then_some(header.autoclear & header::autoclear::RAW_DATA_FILE != 0),
         bitmaps: image.bitmaps()?.iter().map(describe_bitmap).collect(),
-        snapshots: image.listed_snapshots()?.iter().map(describe_snapshot).collect(),
+        snapshots: describe_snapshots(image)?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the core found and did, as it crosses.
 
 use qcow2::format::snapshot::SnapshotEntry;
-use qcow2::{Committed, Error, PlannedCommit};
+use qcow2::{Committed, Error, Image, PlannedCommit};
 
 use crate::types::{self, Bytes, CommitReport, Failure, PlannedSnapshot, SnapshotInfo, Stage};
 
@@ -36,8 +36,15 @@ pub(crate) fn opening(mut failure: Failure) -> Failure {
     failure
 }
 
+/// The snapshots of an image, as they cross: what makes rows long is not shown, and not kept.
+pub(crate) fn describe_snapshots(image: &Image) -> qcow2::Result<Vec<SnapshotInfo>> {
+    let mut snapshots = Vec::new();
+    image.for_listed_snapshots(|entry| snapshots.push(describe_snapshot(&entry)))?;
+    Ok(snapshots)
+}
+
 /// A table entry, as it crosses.
-pub(crate) fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
+fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
     let (id, name) = (entry.shown_id(), entry.shown_name());
     SnapshotInfo {
         id: String::from_utf8_lossy(id).into_owned(),

@@ -3,7 +3,7 @@
 use qcow2::{Bitmaps, Committed, Error, Kind, NewSnapshot};
 
 use crate::callback::Callback;
-use crate::report::{commit_report, describe_snapshot, hex, opening};
+use crate::report::{commit_report, describe_snapshots, hex, opening};
 use crate::session::{change, read};
 use crate::types::{
     Bytes, ChangeEvent, Outcome, SnapshotApplyRequest, SnapshotCreateRequest,
@@ -18,9 +18,8 @@ pub fn snapshot_list(request: SnapshotListRequest) -> Outcome<SnapshotListReport
         if request.settled == Some(true) {
             image.ensure_settled()?;
         }
-        let snapshots = image.listed_snapshots()?.iter().map(describe_snapshot).collect();
         Ok(SnapshotListReport {
-            snapshots,
+            snapshots: describe_snapshots(image)?,
             virtual_size: Bytes(image.header().size),
             commit_fields: hex(&image.header().commit_fields()),
         })

@@ -50,7 +50,7 @@ impl Image {
         let image = Self::open_for(Purpose::Use, storage)?;
         if let Err(error) = image.bitmaps() {
             // QEMU reads the snapshots first, and says what is wrong with them.
-            image.listed_snapshots()?;
+            image.for_listed_snapshots(|_| ())?;
             return Err(error);
         }
         Ok(image)
@@ -104,17 +104,37 @@ impl Image {
     /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest
     /// reads as zeros, and where the data are in another file, none is listed.
     pub fn listed_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
-        let (entries, _) = self.listed_snapshot_table().map_err(|error| match error.kind() {
-            Kind::InvalidSnapshotTable => error,
-            _ => error.context("Failed to read snapshot table"),
-        })?;
-        Ok(if self.header.has(incompatible::DATA_FILE) { Vec::new() } else { entries })
+        let mut entries = Vec::new();
+        self.for_listed_snapshots(|entry| entries.push(entry))?;
+        Ok(entries)
     }
 
-    /// The snapshot table with zeros beyond the end of the file, and its length in bytes.
-    pub(crate) fn listed_snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, u64)> {
+    /// Shows them to `visit`, one after the other: all together may have 64 MiB, most of which
+    /// nobody shows.
+    pub fn for_listed_snapshots(&self, mut visit: impl FnMut(SnapshotEntry)) -> Result<()> {
+        let is_listed = !self.header.has(incompatible::DATA_FILE);
+        let visit = |_, entry| {
+            if is_listed {
+                visit(entry);
+            }
+            Ok(())
+        };
+        let listed = self.for_listed_rows(visit).map_err(|error| match error.kind() {
+            Kind::InvalidSnapshotTable => error,
+            _ => error.context("Failed to read snapshot table"),
+        });
+        listed.map(|_| ())
+    }
+
+    /// Shows each row of the snapshot table, with its host offset, to `visit`, with zeros beyond
+    /// the end of the file. Returns the table's length in bytes.
+    pub(crate) fn for_listed_rows(
+        &self,
+        visit: impl FnMut(u64, SnapshotEntry) -> Result<()>,
+    ) -> Result<u64> {
         let (count, offset) = (self.header.snapshot_count, self.header.snapshots_offset);
-        snapshot::read_table(count, offset, u64::MAX, |buf, at| self.reader().fill(buf, at))
+        let read = |buf: &mut [u8], at| self.reader().fill(buf, at);
+        snapshot::for_rows(count, offset, u64::MAX, read, snapshot::refuse, visit)
     }
 
     /// All snapshots, in the order of the table, which lies inside the file.

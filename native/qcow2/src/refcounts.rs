@@ -30,6 +30,7 @@ use crate::storage::Storage;
 
 pub(crate) use batch::Batch;
 pub(crate) use counts::{Counts, OutOfRange};
+pub(crate) use page::Bits;
 use page::{PAGE_CLUSTERS, Page, Refusal, Role};
 use runs::Runs;
 

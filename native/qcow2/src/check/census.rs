@@ -5,17 +5,24 @@
 //! L2 table is read once, with the number of entries that name it. Both passes go through the file
 //! in ascending order, a MiB at a time.
 //!
-//! The work is bounded by the file's length. Nothing is told here: where a problem was counted, the
-//! narration goes over the same ground in `qemu-img`'s order.
+//! That is one walk, and nearly always one is enough. Where what it would have to keep is more than
+//! there may be, it keeps what belongs to the first clusters of the file, and another walk goes on
+//! from there: time grows, and memory does not.
+//!
+//! The work of a walk is bounded by the file's length. Nothing is told here: where a problem was
+//! counted, the narration goes over the same ground in `qemu-img`'s order.
 
 use std::ops::Range;
 
 use super::entries::{self, Geometry, L2Entry, Sink};
+use super::names::{Named, Names};
+use super::ones::Ones;
 use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
 use super::steps::{L1, Step};
 use super::stored::{Counts, Stored};
+use super::suspects::Suspects;
 use crate::error::Result;
 use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK, ZERO};
 use crate::image::Reader;
@@ -24,8 +31,22 @@ use crate::image::Reader;
 const READ_BYTES: usize = 1 << 20;
 /// So far ahead the storage is told what will be read.
 const AHEAD_BYTES: usize = 4 << 20;
-/// Named tables that are gathered before names of the same table are merged.
-const MERGE_AT: usize = 1 << 16;
+
+/// What one walk may keep, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Counts of references, together with the refcount table and the list of steps, whose lengths
+    /// the image decides.
+    pub counts: usize,
+    /// Counts of references, whatever those take.
+    pub least_counts: usize,
+    /// Which counts of the image are one.
+    pub ones: usize,
+}
+
+impl Room {
+    pub const CHECK: Self = Self { counts: 24 << 20, least_counts: 8 << 20, ones: 8 << 20 };
+}
 
 /// What the guest's clusters look like in the active state.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,92 +56,243 @@ pub(super) struct Layout {
     pub compressed: u64,
 }
 
-/// The result.
-pub(super) struct Census {
-    pub references: References,
+/// What was found, but for the references.
+#[derive(Default)]
+pub(super) struct Findings {
     /// Problems of tables and entries, overflows included, each as often as it would be told.
     pub corruptions: u64,
     /// Of these, references beyond what a refcount can hold.
     pub overflows: u64,
     /// COPIED flags in the active state that contradict the refcount.
     pub copied: u64,
+    /// Those of them that were found cluster by cluster: a walk knows only of some.
+    copied_runs: u64,
     pub layout: Layout,
-    /// Offsets of L2 tables with problems, ascending.
-    pub bad_tables: Vec<u64>,
-    /// Offsets of L2 tables with wrong COPIED flags, ascending.
-    pub miscopied_tables: Vec<u64>,
+    /// L2 tables with problems.
+    pub bad_tables: Suspects,
+    /// L2 tables with wrong COPIED flags.
+    pub miscopied_tables: Suspects,
 }
 
-/// An L2 table and how often it is named.
+/// What is looked at.
 #[derive(Clone, Copy)]
-struct Named {
-    offset: u64,
-    times: u64,
-    /// By the active L1 table.
-    active_times: u64,
+pub(super) struct Ground<'a> {
+    pub geometry: Geometry,
+    pub reader: Reader<'a>,
+    pub stored: &'a Stored<'a>,
+    pub steps: &'a [Step],
+    /// Clusters of the file.
+    pub clusters: u64,
 }
 
-/// Takes the census. A table that cannot be read is told, and ends it.
-pub(super) fn take(
-    geometry: Geometry,
-    reader: Reader<'_>,
-    stored: &Stored<'_>,
-    steps: &[Step],
-    clusters: u64,
+/// Counts all references, whatever memory that takes. A table that cannot be read is told, and ends
+/// it.
+pub(super) fn take(ground: Ground<'_>, teller: &mut Teller<'_>) -> Result<(References, Findings)> {
+    let references = References::new(ground.clusters);
+    let ones = Ones::all(ground.stored, ground.clusters);
+    let mut walk = Walk { ground, references, ones: &ones, findings: Findings::default() };
+    walk.run(teller)?;
+    let mut findings = walk.findings;
+    findings.finish();
+    Ok((walk.references, findings))
+}
+
+/// The same within bounds: shows references to `visit` window by window, ascending, none of them
+/// empty. The first begins with the first cluster, and all together are all.
+pub(super) fn take_by_windows(
+    ground: Ground<'_>,
+    room: Room,
+    mut visit: impl FnMut(References),
     teller: &mut Teller<'_>,
-) -> Result<Census> {
-    let mut failed = |level, error| {
-        teller.tell(&Problem::ReadFailed { level });
-        error
-    };
-    let mut census = Census {
-        references: References::new(clusters),
-        corruptions: 0,
-        overflows: 0,
-        copied: 0,
-        layout: Layout::default(),
-        bad_tables: Vec::new(),
-        miscopied_tables: Vec::new(),
-    };
-    let mut tables = Vec::new();
-    let mut counter = Counter { geometry, times: 1, census: &mut census };
-    for step in steps {
-        match step {
-            Step::Problem(problem) => counter.problem(problem.clone()),
-            Step::Region { offset, bytes } => counter.reference(*offset, *bytes),
-            Step::Table(l1) => {
-                counter.reference(l1.offset, l1.bytes());
-                tables.push(*l1);
-            }
+) -> Result<Findings> {
+    let mut findings: Option<Findings> = None;
+    let (mut counted, mut compared, mut known) = (0, 0, ground.clusters);
+    while counted < known || compared < ground.clusters {
+        let ones = Ones::within(room.ones, ground.stored, compared, ground.clusters);
+        let others = ground.stored.table_bytes() + size_of_val(ground.steps);
+        let most = room.counts.saturating_sub(others).max(room.least_counts);
+        let references = References::within(most, counted, known);
+        let mut walk = Walk { ground, references, ones: &ones, findings: Findings::default() };
+        walk.run(teller)?;
+        compared = ones.window().end;
+        known = walk.references.len();
+        let window = walk.references.window();
+        counted = window.end;
+        match &mut findings {
+            None => findings = Some(walk.findings),
+            Some(findings) => findings.add(walk.findings),
+        }
+        if !window.is_empty() {
+            visit(walk.references);
         }
     }
-    let names = count_names(geometry, reader, stored, &tables, &mut census)
-        .map_err(|error| failed(1, error))?;
-    read_tables(geometry, reader, stored, &names, &mut census).map_err(|error| failed(2, error))?;
-    census.references.settle();
-    census.overflows = census.references.excess_over(geometry.max_refcount);
-    census.corruptions += census.overflows;
-    Ok(census)
+    let mut findings = findings.unwrap_or_default();
+    findings.finish();
+    Ok(findings)
+}
+
+impl Findings {
+    /// What another walk found that this one could not.
+    fn add(&mut self, again: Self) {
+        self.overflows = self.overflows.saturating_add(again.overflows);
+        self.copied_runs += again.copied_runs;
+        self.miscopied_tables.append(again.miscopied_tables);
+    }
+
+    fn finish(&mut self) {
+        self.corruptions = self.corruptions.saturating_add(self.overflows);
+        self.copied += self.copied_runs;
+        self.bad_tables.sort();
+        self.miscopied_tables.sort();
+    }
+}
+
+/// One walk over everything that refers to clusters.
+struct Walk<'a> {
+    ground: Ground<'a>,
+    references: References,
+    ones: &'a Ones,
+    findings: Findings,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, teller: &mut Teller<'_>) -> Result<()> {
+        let mut failed = |level, error| {
+            teller.tell(&Problem::ReadFailed { level });
+            error
+        };
+        let ground = self.ground;
+        let mut tables = Vec::new();
+        let mut counter = self.counter(1);
+        for step in ground.steps {
+            match step {
+                Step::Region { offset, bytes } => counter.reference(*offset, *bytes),
+                Step::Table(l1) => {
+                    counter.reference(l1.offset, l1.bytes());
+                    tables.push(*l1);
+                }
+                Step::BitmapData(table) => bitmap_data(ground, *table, &mut counter)?,
+                Step::IncompleteRow { .. }
+                | Step::ExternalSnapshots { .. }
+                | Step::MisplacedL1 { .. } => counter.corruption(),
+            }
+        }
+        let mut names = Names::from(0);
+        self.judge_l1(&tables, &mut names).map_err(|error| failed(1, error))?;
+        loop {
+            let (tables_named, next) = names.finish();
+            self.read_tables(&tables_named).map_err(|error| failed(2, error))?;
+            let Some(next) = next else { break };
+            drop(tables_named);
+            names = Names::from(next);
+            gather(ground.reader, &tables, &mut names).map_err(|error| failed(1, error))?;
+        }
+        self.references.settle();
+        self.findings.overflows = self.references.excess_over(ground.geometry.max_refcount);
+        Ok(())
+    }
+
+    fn counter(&mut self, times: u64) -> Counter<'_> {
+        let Self { ground: Ground { geometry, .. }, references, findings, .. } = self;
+        Counter { geometry: *geometry, times, references, findings }
+    }
+
+    /// Judges all L1 entries and gathers which L2 tables they name.
+    fn judge_l1(&mut self, tables: &[L1], names: &mut Names) -> Result<()> {
+        let Ground { geometry, reader, stored, clusters, .. } = self.ground;
+        sweep(reader, tables, |_, entry, times, is_active| {
+            let offset = entries::l1_entry(&geometry, entry, &mut self.counter(times));
+            let cluster = offset >> geometry.cluster_bits;
+            if is_active && cluster >= clusters {
+                let is_wrong = l1_contradiction(&geometry, entry, stored).is_some();
+                self.findings.copied += u64::from(is_wrong);
+            } else if is_active && offset != 0 {
+                let copied = entry & COPIED != 0;
+                let wrong = self.ones.contradictions(stored, cluster..cluster + 1, copied);
+                self.findings.copied_runs += wrong;
+            }
+            names.push(Named { offset, times, active_times: u64::from(is_active) });
+            Ok(())
+        })
+    }
+
+    /// Reads every named L2 table once. Neighbours are read together.
+    fn read_tables(&mut self, names: &[Named]) -> Result<()> {
+        let Ground { geometry, reader, .. } = self.ground;
+        // Beyond the end there is nothing but zeros, and zeros refer to nothing.
+        let inside = names.partition_point(|named| named.offset < geometry.file_bytes);
+        let cluster = 1_usize << geometry.cluster_bits;
+        let at_once = (READ_BYTES / cluster).max(1);
+        let mut buffer = vec![0; at_once * cluster];
+        let tables = &names[..inside];
+        let ahead = (AHEAD_BYTES / cluster).max(2);
+        let (mut at, mut expected) = (0, 0);
+        while at < tables.len() {
+            let rest = &tables[at..];
+            let follows = |pair: &[Named]| pair[1].offset - pair[0].offset == cluster as u64;
+            let run =
+                1 + rest.windows(2).take(at_once - 1).take_while(|pair| follows(pair)).count();
+            let soon = (at + run + ahead).min(tables.len());
+            for table in &tables[expected..soon] {
+                reader.storage.expect(table.offset..table.offset + geometry.cluster_bytes());
+            }
+            expected = soon;
+            let bytes = &mut buffer[..run * cluster];
+            reader.fill(bytes, rest[0].offset)?;
+            for (named, table) in rest.iter().zip(bytes.chunks_exact(cluster)) {
+                TableCount::new(self, *named).count(table);
+            }
+            at += run;
+        }
+        Ok(())
+    }
+}
+
+/// Says which clusters of bits the table of a bitmap names.
+pub(super) fn bitmap_data(ground: Ground<'_>, table: L1, sink: &mut impl Sink) -> Result<()> {
+    sweep(ground.reader, &[table], |_, entry, _, _| {
+        let offset = entry & OFFSET_MASK;
+        if offset != 0 {
+            sink.reference(offset, ground.geometry.cluster_bytes());
+        }
+        Ok(())
+    })
+}
+
+/// Gathers the names of L2 tables in L1 entries that are judged already.
+fn gather(reader: Reader<'_>, tables: &[L1], names: &mut Names) -> Result<()> {
+    sweep(reader, tables, |_, entry, times, is_active| {
+        let offset = entry & OFFSET_MASK;
+        names.push(Named { offset, times, active_times: u64::from(is_active) });
+        Ok(())
+    })
 }
 
 /// Counts what an entry says, `times` over.
 struct Counter<'a> {
     geometry: Geometry,
     times: u64,
-    census: &'a mut Census,
+    references: &'a mut References,
+    findings: &'a mut Findings,
+}
+
+impl Counter<'_> {
+    fn corruption(&mut self) {
+        self.findings.corruptions = self.findings.corruptions.saturating_add(self.times);
+    }
 }
 
 impl Sink for Counter<'_> {
     fn problem(&mut self, _: Problem) {
-        self.census.corruptions = self.census.corruptions.saturating_add(self.times);
+        self.corruption();
     }
 
     fn reference(&mut self, offset: u64, bytes: u64) {
         if bytes == 0 {
         } else if self.geometry.is_beyond_end(offset, bytes) {
-            self.problem(Problem::BeyondEnd { offset, bytes });
+            self.corruption();
         } else {
-            self.census.references.add(self.geometry.clusters(offset, bytes), self.times);
+            self.references.add(self.geometry.clusters(offset, bytes), self.times);
         }
     }
 
@@ -134,7 +306,7 @@ impl Sink for Counter<'_> {
 pub(super) fn sweep(
     reader: Reader<'_>,
     tables: &[L1],
-    mut visit: impl FnMut(u64, u64, u64, bool),
+    mut visit: impl FnMut(u64, u64, u64, bool) -> Result<()>,
 ) -> Result<()> {
     let end = reader.file_bytes.next_multiple_of(8);
     let mut bounds = Vec::with_capacity(tables.len() * 2);
@@ -158,46 +330,13 @@ pub(super) fn sweep(
             for (index, bytes) in (0..).zip(buffer.as_chunks::<8>().0) {
                 let entry = u64::from_be_bytes(*bytes);
                 if entry != 0 {
-                    visit(at + index * 8, entry, times, active.contains(&at));
+                    visit(at + index * 8, entry, times, active.contains(&at))?;
                 }
             }
             at += wanted as u64;
         }
     }
     Ok(())
-}
-
-/// Judges all L1 entries and finds out which L2 tables they name, ascending by offset.
-fn count_names(
-    geometry: Geometry,
-    reader: Reader<'_>,
-    stored: &Stored<'_>,
-    tables: &[L1],
-    census: &mut Census,
-) -> Result<Vec<Named>> {
-    let mut names: Vec<Named> = Vec::new();
-    let mut merge_at = MERGE_AT;
-    sweep(reader, tables, |_, entry, times, is_active| {
-        let mut counter = Counter { geometry, times, census };
-        let offset = entries::l1_entry(&geometry, entry, &mut counter);
-        let active_times = u64::from(is_active);
-        if is_active && l1_contradiction(&geometry, entry, stored).is_some() {
-            census.copied += 1;
-        }
-        match names.last_mut() {
-            Some(last) if last.offset == offset => {
-                last.times += times;
-                last.active_times += active_times;
-            }
-            _ => names.push(Named { offset, times, active_times }),
-        }
-        if names.len() >= merge_at {
-            merge(&mut names);
-            merge_at = MERGE_AT.max(names.len() * 2);
-        }
-    })?;
-    merge(&mut names);
-    Ok(names)
 }
 
 /// The refcount that contradicts COPIED of an active L1 entry, if it does.
@@ -214,59 +353,11 @@ pub(super) fn l1_contradiction(
     ((refcount == 1) != (entry & COPIED != 0)).then_some(refcount)
 }
 
-fn merge(names: &mut Vec<Named>) {
-    names.sort_unstable_by_key(|named| named.offset);
-    names.dedup_by(|next, kept| {
-        let same = next.offset == kept.offset;
-        if same {
-            kept.times += next.times;
-            kept.active_times += next.active_times;
-        }
-        same
-    });
-}
-
-/// Reads every named L2 table once. Neighbours are read together.
-fn read_tables(
-    geometry: Geometry,
-    reader: Reader<'_>,
-    stored: &Stored<'_>,
-    names: &[Named],
-    census: &mut Census,
-) -> Result<()> {
-    // Beyond the end there is nothing but zeros, and zeros refer to nothing.
-    let inside = names.partition_point(|named| named.offset < geometry.file_bytes);
-    let cluster = 1_usize << geometry.cluster_bits;
-    let at_once = (READ_BYTES / cluster).max(1);
-    let mut buffer = vec![0; at_once * cluster];
-    let tables = &names[..inside];
-    let ahead = (AHEAD_BYTES / cluster).max(2);
-    let (mut at, mut expected) = (0, 0);
-    while at < tables.len() {
-        let rest = &tables[at..];
-        let follows = |pair: &[Named]| pair[1].offset - pair[0].offset == geometry.cluster_bytes();
-        let run = 1 + rest.windows(2).take(at_once - 1).take_while(|pair| follows(pair)).count();
-        let soon = (at + run + ahead).min(tables.len());
-        for table in &tables[expected..soon] {
-            reader.storage.expect(table.offset..table.offset + geometry.cluster_bytes());
-        }
-        expected = soon;
-        let bytes = &mut buffer[..run * cluster];
-        reader.fill(bytes, rest[0].offset)?;
-        for (named, table) in rest.iter().zip(bytes.chunks_exact(cluster)) {
-            TableCount::new(geometry, stored, *named, census).count(table);
-        }
-        at += run;
-    }
-    Ok(())
-}
-
 /// Counts one L2 table.
-struct TableCount<'a> {
+struct TableCount<'a, 'b> {
+    walk: &'a mut Walk<'b>,
     geometry: Geometry,
-    stored: &'a Stored<'a>,
     named: Named,
-    census: &'a mut Census,
     /// COPIED matters: the table is active and its own refcount can be read.
     copied_matters: bool,
     /// Host bytes of entries that follow each other and agree about COPIED.
@@ -276,30 +367,19 @@ struct TableCount<'a> {
     contiguous: u64,
 }
 
-impl<'a> TableCount<'a> {
-    fn new(
-        geometry: Geometry,
-        stored: &'a Stored<'a>,
-        named: Named,
-        census: &'a mut Census,
-    ) -> Self {
+impl<'a, 'b> TableCount<'a, 'b> {
+    fn new(walk: &'a mut Walk<'b>, named: Named) -> Self {
+        let Ground { geometry, stored, .. } = walk.ground;
         let copied_matters = named.active_times > 0
             && named.offset != 0
-            && stored.get(named.offset >> geometry.cluster_bits).is_some();
-        Self {
-            geometry,
-            stored,
-            named,
-            census,
-            copied_matters,
-            run: 0..0,
-            run_copied: false,
-            contiguous: 0,
-        }
+            && walk.ones.knows(stored, named.offset >> geometry.cluster_bits);
+        let (run, run_copied) = (0..0, false);
+        Self { walk, geometry, named, copied_matters, run, run_copied, contiguous: 0 }
     }
 
     fn count(mut self, table: &[u8]) {
-        let (problems, copied) = (self.census.corruptions, self.census.copied);
+        let copied = |findings: &Findings| findings.copied + findings.copied_runs;
+        let before = (self.walk.findings.corruptions, copied(&self.walk.findings));
         let geometry = self.geometry;
         let per_group = if geometry.extended { 4 } else { 8 };
         for (index, group) in (0..).zip(table.as_chunks::<64>().0) {
@@ -311,11 +391,12 @@ impl<'a> TableCount<'a> {
             }
         }
         self.end_run();
-        if self.census.corruptions != problems {
-            self.census.bad_tables.push(self.named.offset);
+        let findings = &mut self.walk.findings;
+        if findings.corruptions != before.0 {
+            findings.bad_tables.push(self.named.offset);
         }
-        if self.census.copied != copied {
-            self.census.miscopied_tables.push(self.named.offset);
+        if copied(findings) != before.1 {
+            findings.miscopied_tables.push(self.named.offset);
         }
     }
 
@@ -353,14 +434,15 @@ impl<'a> TableCount<'a> {
         let clusters = run.start >> bits..run.end >> bits;
         self.note_allocated(run.start, clusters.end - clusters.start);
         if self.copied_matters {
-            let wrong = self.stored.contradictions(clusters.clone(), self.run_copied);
-            self.census.copied += wrong * self.named.active_times;
+            let Walk { ground: Ground { stored, .. }, ones, findings, .. } = &mut *self.walk;
+            let wrong = ones.contradictions(stored, clusters.clone(), self.run_copied);
+            findings.copied_runs += wrong * self.named.active_times;
         }
-        self.census.references.add_later(clusters, self.named.times);
+        self.walk.references.add_later(clusters, self.named.times);
     }
 
     fn note_allocated(&mut self, offset: u64, clusters: u64) {
-        let layout = &mut self.census.layout;
+        let layout = &mut self.walk.findings.layout;
         layout.allocated += clusters * self.named.active_times;
         if self.contiguous != 0 && self.contiguous != offset {
             layout.fragmented += self.named.active_times;
@@ -374,23 +456,21 @@ impl<'a> TableCount<'a> {
         let geometry = self.geometry;
         if self.copied_matters
             && entry & COMPRESSED == 0
-            && entries::copied_contradiction(&geometry, entry, self.stored).is_some()
+            && entries::copied_contradiction(&geometry, entry, self.walk.ground.stored).is_some()
         {
-            self.census.copied += self.named.active_times;
+            self.walk.findings.copied += self.named.active_times;
         }
         entries::l2_entry(&geometry, index, whole, self);
     }
 }
 
-impl Sink for TableCount<'_> {
+impl Sink for TableCount<'_, '_> {
     fn problem(&mut self, problem: Problem) {
-        let (geometry, times) = (self.geometry, self.named.times);
-        Counter { geometry, times, census: self.census }.problem(problem);
+        self.walk.counter(self.named.times).problem(problem);
     }
 
     fn reference(&mut self, offset: u64, bytes: u64) {
-        let (geometry, times) = (self.geometry, self.named.times);
-        Counter { geometry, times, census: self.census }.reference(offset, bytes);
+        self.walk.counter(self.named.times).reference(offset, bytes);
     }
 
     fn allocated(&mut self, offset: u64) {
@@ -398,7 +478,7 @@ impl Sink for TableCount<'_> {
     }
 
     fn compressed(&mut self) {
-        let layout = &mut self.census.layout;
+        let layout = &mut self.walk.findings.layout;
         layout.allocated += self.named.active_times;
         layout.compressed += self.named.active_times;
         layout.fragmented += self.named.active_times;

@@ -6,19 +6,26 @@
 //! gone over again in `qemu-img`'s order to say it (`narration`). Nothing is written but by
 //! [`repair`], no other file is opened, and no key is needed: mapping is never encrypted.
 //!
-//! Memory is a few bits for each cluster that the *file* has, work is bounded by the file's length,
-//! whatever its tables claim.
+//! Memory is a few bits for each cluster that the *file* has, and bounded: where that is not enough,
+//! the clusters are counted window by window, and the tables read once for each. Work is bounded by
+//! the file's length, whatever its tables claim. A [`repair`] is not that modest: it has to have all
+//! counts at once.
 
 mod census;
 mod comparison;
 mod entries;
+mod names;
 mod narration;
+mod ones;
 mod problem;
 mod references;
 pub mod repair;
 mod report;
 mod steps;
 mod stored;
+mod suspects;
+#[cfg(test)]
+mod tests;
 
 pub use problem::Problem;
 pub use report::{CheckReport, MAX_PROBLEMS};
@@ -27,8 +34,10 @@ use crate::error::{Error, Kind, Result};
 use crate::format::header::Purpose;
 use crate::image::Image;
 use crate::storage::Storage;
+use census::{Ground, Room};
+use comparison::Compared;
 use entries::Geometry;
-use report::Teller;
+use report::{Later, Teller};
 use steps::L1;
 use stored::Stored;
 
@@ -45,33 +54,42 @@ pub fn open(storage: Box<dyn Storage>) -> Result<Image> {
 /// which is read by the check and not before, and [`Kind::InvalidHeader`] means that the image
 /// cannot even be opened (its bitmaps break the format's rules).
 pub fn check(image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckReport> {
+    check_within(Room::CHECK, image, tell)
+}
+
+fn check_within(room: Room, image: &Image, tell: &mut dyn FnMut(&Problem)) -> Result<CheckReport> {
     let header = image.header();
     let clusters = countable_clusters(image)?;
     let geometry = Geometry::new(header, image.file_bytes());
     let reader = image.reader();
-    let stored = Stored::load(header, reader, clusters)?;
-    let steps = steps::steps(image, reader)?;
+    let stored = &Stored::load(header, reader)?;
+    let steps = &steps::steps(image, reader)?;
+    let ground = Ground { geometry, reader, stored, steps, clusters };
     let mut teller = Teller::new(tell);
-    let mut census = census::take(geometry, reader, &stored, &steps, clusters, &mut teller)?;
-    let mut report = CheckReport {
-        total_clusters: header.disk_bytes().div_ceil(header.cluster_bytes()),
-        allocated_clusters: census.layout.allocated,
-        fragmented_clusters: census.layout.fragmented,
-        compressed_clusters: census.layout.compressed,
-        corruptions: census.corruptions,
-        ..CheckReport::default()
+    let mut report = CheckReport::default();
+    let (mut later, mut compared) = (Later::default(), Compared::default());
+    let visit = |mut references| {
+        let tell = |index, problem| later.about_block(index, problem);
+        comparison::count_blocks(geometry, stored, &mut references, &mut report, tell);
+        later.about_counts(|teller| {
+            compared.compare(geometry, stored, &references, &mut report, teller);
+        });
     };
-    if census.corruptions > 0 {
-        narration::tell_mapping(geometry, reader, &steps, &census, clusters, &mut teller)?;
+    let findings = census::take_by_windows(ground, room, visit, &mut teller)?;
+    report.total_clusters = header.disk_bytes().div_ceil(header.cluster_bytes());
+    report.allocated_clusters = findings.layout.allocated;
+    report.fragmented_clusters = findings.layout.fragmented;
+    report.compressed_clusters = findings.layout.compressed;
+    report.corruptions = report.corruptions.saturating_add(findings.corruptions);
+    if findings.corruptions > 0 {
+        narration::tell_mapping(header, ground, &findings, &mut teller)?;
     }
-    let references = &mut census.references;
-    let _ = comparison::count_blocks(geometry, &stored, references, &mut report, &mut teller);
-    let _ = comparison::compare(geometry, &stored, references, &mut report, &mut teller);
-    if census.copied > 0 {
-        report.corruptions += census.copied;
+    later.tell(&mut teller);
+    if findings.copied > 0 {
+        report.corruptions += findings.copied;
         let active = L1 { offset: header.l1_offset, entries: header.l1_entries };
-        let miscopied = (&census.miscopied_tables[..], narration::Times::EachTime);
-        narration::tell_copied(geometry, reader, &stored, active, miscopied, &mut teller)?;
+        let is_told = |offset| findings.miscopied_tables.contains(offset);
+        narration::tell_copied(geometry, reader, stored, active, is_told, &mut teller)?;
     }
     let counted = report.corruptions.saturating_add(report.leaks + report.check_errors);
     report.problems_omitted = counted.saturating_sub(teller.told - teller.remarks);

@@ -3,41 +3,56 @@
 //! Runs only where there is something to tell, goes only where the problems are, and stops when
 //! nobody listens any more. Its work is bounded by what it tells, and by a budget of its own.
 
+use super::census::{self, Findings, Ground};
 use super::entries::{self, Geometry, L2Entry, Sink};
 use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
-use super::steps::{L1, Step};
+use super::steps::{self, L1, Step};
 use super::stored::Counts;
-use super::{census, census::Census};
 use crate::error::{Error, Kind, Result};
-use crate::format::header::MAX_FILE_BYTES;
+use crate::format::header::{Header, MAX_FILE_BYTES};
 use crate::format::mapping::OFFSET_MASK;
 use crate::image::Reader;
 
 /// L1 entries that are kept for telling; with more, the list of problems is not complete.
-const MAX_ENTRIES: usize = 1 << 20;
-/// L2 entries that are gone through again where references overflow, which cannot be told without
-/// counting along.
+const MAX_ENTRIES: usize = 1 << 19;
+/// L2 entries that are gone through again and have nothing to tell: where references overflow, which
+/// cannot be told without counting along, and where too many tables are suspect to list them.
 const MAX_STEPS: u64 = 1 << 26;
+/// What may be kept to count along, in bytes: overflows of what is beyond are counted and not told.
+const COUNTING_BYTES: usize = 16 << 20;
 
 /// Tells what is wrong with tables and entries.
 pub(super) fn tell_mapping(
-    geometry: Geometry,
-    reader: Reader<'_>,
-    steps: &[Step],
-    census: &Census,
-    clusters: u64,
+    header: &Header,
+    ground: Ground<'_>,
+    findings: &Findings,
     teller: &mut Teller<'_>,
 ) -> Result<()> {
-    let counted = (census.overflows > 0).then(|| References::new(clusters));
-    let bad = bad_entries(geometry, reader, steps, census)?;
+    let Ground { geometry, reader, steps, clusters, .. } = ground;
+    let counts_along = findings.overflows > 0;
+    let counted = counts_along.then(|| References::within(COUNTING_BYTES, 0, clusters));
+    let bad = bad_entries(ground, findings)?;
     let mut narrator = Narrator { geometry, counted, teller };
     let mut table = L2Reader::new(geometry, reader);
     for step in steps {
         match step {
-            Step::Problem(problem) => narrator.problem(problem.clone()),
+            Step::IncompleteRow { index } => {
+                narrator.problem(Problem::SnapshotIncomplete { index: *index });
+            }
+            Step::ExternalSnapshots { count } => {
+                narrator.problem(Problem::ExternalSnapshots { count: *count });
+            }
+            Step::MisplacedL1 { row } => {
+                if !narrator.teller.is_full()
+                    && let Some(problem) = steps::misplaced_l1_at(header, reader, *row)?
+                {
+                    narrator.problem(problem);
+                }
+            }
             Step::Region { offset, bytes } => narrator.reference(*offset, *bytes),
+            Step::BitmapData(data) => census::bitmap_data(ground, *data, &mut narrator)?,
             Step::Table(l1) => {
                 narrator.reference(l1.offset, l1.bytes());
                 if l1.entries > 0 && l1.offset.saturating_add(l1.bytes()) > MAX_FILE_BYTES {
@@ -52,8 +67,7 @@ pub(super) fn tell_mapping(
                         return Ok(());
                     }
                     let offset = entries::l1_entry(&geometry, entry, &mut narrator);
-                    let is_bad = census.bad_tables.binary_search(&offset).is_ok();
-                    if !is_bad && narrator.counted.is_none() {
+                    if !findings.bad_tables.contains(offset) && !counts_along {
                         continue;
                     }
                     for &(index, entry) in table.entries(offset)? {
@@ -68,81 +82,64 @@ pub(super) fn tell_mapping(
 
 /// L1 entries that are wrong, or lead to a table that has problems, by their place in the file; all
 /// of them where references have to be counted along.
-fn bad_entries(
-    geometry: Geometry,
-    reader: Reader<'_>,
-    steps: &[Step],
-    census: &Census,
-) -> Result<Vec<(u64, u64)>> {
+fn bad_entries(ground: Ground<'_>, findings: &Findings) -> Result<Vec<(u64, u64)>> {
+    let geometry = ground.geometry;
     let mut tables: Vec<L1> = Vec::new();
-    for step in steps {
+    for step in ground.steps {
         if let Step::Table(l1) = step {
             tables.push(*l1);
         }
     }
     let mut bad = Vec::new();
-    census::sweep(reader, &tables, |at, entry, _, _| {
-        let mut judge = Judge { geometry, is_bad: census.overflows > 0 };
+    census::sweep(ground.reader, &tables, |at, entry, _, _| {
+        let mut judge = Judge { geometry, is_bad: findings.overflows > 0 };
         let offset = entries::l1_entry(&geometry, entry, &mut judge);
-        let is_bad = judge.is_bad || census.bad_tables.binary_search(&offset).is_ok();
+        let is_bad = judge.is_bad || findings.bad_tables.contains(offset);
         if is_bad && bad.len() < MAX_ENTRIES {
             bad.push((at, entry));
         }
+        Ok(())
     })?;
     Ok(bad)
 }
 
-/// How often the flags of a table are told that several L1 entries name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Times {
-    /// Each time.
-    EachTime,
-    /// Once: after that they are repaired.
-    Once,
-}
-
-/// Tells which COPIED flags of the active state contradict the refcounts. `miscopied` are the
-/// offsets of L2 tables with wrong ones, ascending.
+/// Tells which COPIED flags of the active state contradict the refcounts. `is_told` says of the L2
+/// table at an offset whether its flags are told, each time that an L1 entry names it.
 pub(super) fn tell_copied(
     geometry: Geometry,
     reader: Reader<'_>,
     counts: &impl Counts,
     active: L1,
-    (miscopied, times): (&[u64], Times),
+    mut is_told: impl FnMut(u64) -> bool,
     teller: &mut Teller<'_>,
 ) -> Result<()> {
-    let mut wrong = Vec::new();
-    let mut told = vec![false; miscopied.len()];
-    census::sweep(reader, &[active], |at, entry, _, _| {
-        let refcount = census::l1_contradiction(&geometry, entry, counts);
-        let table = miscopied.binary_search(&(entry & OFFSET_MASK));
-        let leads = table.is_ok_and(|table| {
-            let was_told = std::mem::replace(&mut told[table], true);
-            times == Times::EachTime || !was_told
-        });
-        if (leads || refcount.is_some()) && wrong.len() < MAX_ENTRIES {
-            wrong.push(((at - active.offset) / 8, entry, refcount, leads));
-        }
-    })?;
     let mut table = L2Reader::new(geometry, reader);
-    for (l1_index, entry, refcount, leads) in wrong {
-        if teller.is_full() {
-            break;
+    let mut vain_steps = 0;
+    census::sweep(reader, &[active], |at, entry, _, _| {
+        if teller.is_full() || vain_steps > MAX_STEPS {
+            return Ok(());
         }
+        let offset = entry & OFFSET_MASK;
+        let refcount = census::l1_contradiction(&geometry, entry, counts);
         if let Some(refcount) = refcount {
+            let l1_index = (at - active.offset) / 8;
             teller.tell(&Problem::CopiedL2 { l1_index, entry, refcount });
         }
-        if !leads {
-            continue;
+        if !is_told(offset) {
+            return Ok(());
         }
-        for &(_, entry) in table.entries(entry & OFFSET_MASK)? {
+        let (told, steps) = (teller.told, table.steps);
+        for &(_, entry) in table.entries(offset)? {
             let entry = entry.word;
             if let Some(refcount) = entries::copied_contradiction(&geometry, entry, counts) {
                 teller.tell(&Problem::CopiedData { entry, refcount });
             }
         }
-    }
-    Ok(())
+        if teller.told == told {
+            vain_steps += table.steps - steps;
+        }
+        Ok(())
+    })
 }
 
 /// Reads L2 tables, and the same one only once in a row.
@@ -224,7 +221,7 @@ impl Sink for Narrator<'_, '_> {
         let Some(counted) = &mut self.counted else { return };
         for cluster in self.geometry.clusters(offset, bytes) {
             counted.add(cluster..cluster + 1, 1);
-            if counted.get(cluster) > self.geometry.max_refcount {
+            if counted.anywhere(cluster) > self.geometry.max_refcount {
                 let offset = cluster << self.geometry.cluster_bits;
                 self.teller.tell(&Problem::Overflow { offset });
             }

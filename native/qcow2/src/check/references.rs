@@ -1,7 +1,9 @@
 //! How often each cluster is referenced, as the walk finds it.
 //!
 //! A few bits for each cluster of the file, whatever the image claims about itself, and more where
-//! a count needs more; every one of them was earned by an entry that is really there.
+//! a count needs more; every one of them was earned by an entry that is really there. Where that is
+//! more than there may be, the last clusters are given up: they are counted by another walk, which
+//! begins where this one had to end.
 
 use std::ops::Range;
 
@@ -10,13 +12,30 @@ use crate::refcounts::{Batch, Counts};
 
 /// Clusters whose counts are kept together. One that is referenced very often makes those beside it
 /// as wide.
-const PAGE_CLUSTERS: usize = 2048;
+pub(super) const PAGE_CLUSTERS: u64 = 2048;
 
-/// Reference counts by cluster number.
+/// The same, as a number of counts.
+#[expect(clippy::cast_possible_truncation, reason = "few")]
+pub(super) const PAGE_COUNTS: usize = PAGE_CLUSTERS as usize;
+
+/// Reference counts by cluster number, of the clusters from a first one on.
 pub(super) struct References {
-    len: u64,
-    pages: Vec<Counts>,
+    /// Clusters that are known of, counted or not.
+    known: u64,
+    counted: Pages,
     waiting: Batch<u64>,
+}
+
+/// The counts.
+struct Pages {
+    /// The first cluster that is counted; a page begins there.
+    first: u64,
+    /// What follows the last that may be counted; a page begins there, or it is past every cluster.
+    end: u64,
+    counts: Vec<Counts>,
+    /// What they take, and what they may take at most.
+    bytes: usize,
+    most_bytes: usize,
 }
 
 /// A cluster number, or what is counted by them, as an index.
@@ -26,47 +45,65 @@ pub(super) fn index(cluster: u64) -> usize {
 }
 
 impl References {
-    /// All zero, for `clusters` clusters.
+    /// All zero, for `clusters` clusters, whatever memory that takes.
     pub fn new(clusters: u64) -> Self {
-        let mut references = Self { len: 0, pages: Vec::new(), waiting: Batch::new() };
+        Self::within(usize::MAX, 0, clusters)
+    }
+
+    /// All zero, for those of `clusters` clusters from `first` on, as many as `most_bytes` bytes
+    /// will do for. `first` is a multiple of [`PAGE_CLUSTERS`].
+    pub fn within(most_bytes: usize, first: u64, clusters: u64) -> Self {
+        // Pages of which nothing is known yet may take half of it at most.
+        let most_pages = (most_bytes / 2 / size_of::<Counts>()).max(1) as u64;
+        let end = first.saturating_add(most_pages.saturating_mul(PAGE_CLUSTERS));
+        let end = if end < clusters { end } else { u64::MAX };
+        let counted = Pages { first, end, counts: Vec::new(), bytes: 0, most_bytes };
+        let mut references = Self { known: first, counted, waiting: Batch::new() };
         references.reach(clusters);
         references
     }
 
-    /// Clusters counted so far: those of the file, and one more where a table reaches past its end.
+    /// Clusters known so far: those of the file, and one more where a table reaches past its end.
     pub fn len(&self) -> u64 {
-        self.len
+        self.known
+    }
+
+    /// Those of them that are counted.
+    pub fn window(&self) -> Range<u64> {
+        self.counted.first..self.counted.end.min(self.known)
     }
 
     fn reach(&mut self, clusters: u64) {
-        if clusters > self.len {
-            self.len = clusters;
-            let pages = index(clusters).div_ceil(PAGE_CLUSTERS);
-            self.pages.resize_with(pages, || Counts::alike(PAGE_CLUSTERS, 0));
+        if clusters > self.known {
+            self.known = clusters;
+            self.counted.reach(self.window().end);
         }
     }
 
     /// Adds `times` to each of `clusters`, which lie at most one beyond the last of the file.
     pub fn add(&mut self, clusters: Range<u64>, times: u64) {
         self.reach(clusters.end);
-        add(&mut self.pages, clusters, times);
+        self.counted.add(clusters, times);
     }
 
     /// The same, as soon as it is worth it: see [`settle`](Self::settle).
     pub fn add_later(&mut self, clusters: Range<u64>, times: u64) {
         self.reach(clusters.end);
-        let pages = &mut self.pages;
+        let counted = &mut self.counted;
+        if clusters.start >= counted.end || clusters.end <= counted.first {
+            return;
+        }
         let Ok(()) = self.waiting.push(clusters, times, |clusters, times| {
-            add(pages, clusters, times);
+            counted.add(clusters, times);
             Ok::<_, std::convert::Infallible>(())
         });
     }
 
     /// Adds what waits. Before, nothing may be asked.
     pub fn settle(&mut self) {
-        let pages = &mut self.pages;
+        let counted = &mut self.counted;
         let Ok(()) = std::mem::replace(&mut self.waiting, Batch::new()).drain(|clusters, times| {
-            add(pages, clusters, times);
+            counted.add(clusters, times);
             Ok::<_, std::convert::Infallible>(())
         });
     }
@@ -74,26 +111,30 @@ impl References {
     /// Takes `times` references off each of `clusters`, as far as they were counted: what lies past
     /// the end of the file was not.
     pub fn take_off(&mut self, clusters: Range<u64>, times: u64) {
-        for cluster in clusters.start.min(self.len)..clusters.end.min(self.len) {
+        let window = self.window();
+        for cluster in clusters.start.max(window.start)..clusters.end.min(window.end) {
             let less = i64::try_from(self.get(cluster).min(times)).unwrap_or(i64::MAX);
-            let (page, nth) = (index(cluster) / PAGE_CLUSTERS, index(cluster) % PAGE_CLUSTERS);
+            let (page, nth) = self.counted.place(cluster);
             let widest = RefcountOrder::new(6);
-            self.pages[page].add(nth..nth + 1, -less, widest).expect("not more than there is");
+            self.counted.counts[page]
+                .add(nth..nth + 1, -less, widest)
+                .expect("not more than there is");
         }
     }
 
-    /// References to `cluster`, which may be anywhere.
+    /// References to `cluster`, which may be anywhere; 0 where it is not counted.
     pub fn anywhere(&self, cluster: u64) -> u64 {
-        if cluster < self.len { self.get(cluster) } else { 0 }
+        if self.window().contains(&cluster) { self.get(cluster) } else { 0 }
     }
 
-    /// References to `cluster`, which is below [`len`](Self::len).
+    /// References to `cluster`, which is inside the [`window`](Self::window).
     pub fn get(&self, cluster: u64) -> u64 {
-        self.pages[index(cluster) / PAGE_CLUSTERS].get(index(cluster) % PAGE_CLUSTERS)
+        let (page, nth) = self.counted.place(cluster);
+        self.counted.counts[page].get(nth)
     }
 
     /// Whether `bytes`, (a part of) a refcount block, say the same of `clusters`, which begin where
-    /// a block does. `room` is as long, and may hold anything.
+    /// a block or a page does and are inside the window. `room` is as long, and may hold anything.
     pub fn agree(
         &self,
         clusters: Range<u64>,
@@ -101,59 +142,92 @@ impl References {
         order: RefcountOrder,
         room: &mut [u8],
     ) -> bool {
-        let mut first = index(clusters.start);
-        while first < index(clusters.end) {
-            let (page, nth) = (&self.pages[first / PAGE_CLUSTERS], first % PAGE_CLUSTERS);
-            let count = (PAGE_CLUSTERS - nth).min(index(clusters.end) - first);
+        let mut first = clusters.start;
+        while first < clusters.end {
+            let (page, nth) = self.counted.place(first);
+            let count = (PAGE_COUNTS - nth).min(index(clusters.end - first));
             // Blocks begin and end where words of 64 counts do.
-            let at = ((first - index(clusters.start)) << order.get()) / 8;
+            let at = (index(first - clusters.start) << order.get()) / 8;
             let part = at..at + (count << order.get()).div_ceil(8);
+            let page = &self.counted.counts[page];
             if !page.encode_part(nth..nth + count, order, &mut room[part.clone()])
                 || room[part.clone()] != bytes[part]
             {
                 return false;
             }
-            first += count;
+            first += count as u64;
         }
         true
     }
 
-    /// The last of `clusters` that is referenced, if any is. They begin where a block does.
+    /// The last of `clusters` that is referenced, if any is. They begin where a block or a page
+    /// does, and are inside the window.
     pub fn last_used(&self, clusters: Range<u64>) -> Option<u64> {
         let groups = clusters.start / 64..clusters.end.div_ceil(64);
         groups.rev().find_map(|group| {
-            let page = &self.pages[index(group * 64) / PAGE_CLUSTERS];
-            let used = page.non_zero(index(group * 64) % PAGE_CLUSTERS / 64);
+            let (page, nth) = self.counted.place(group * 64);
+            let used = self.counted.counts[page].non_zero(nth / 64);
             used.checked_ilog2().map(|last| group * 64 + u64::from(last))
         })
     }
 
     /// By how much all counts together exceed `max`, each on its own.
     pub fn excess_over(&self, max: u64) -> u64 {
-        let pages = self.pages.iter().filter(|page| page.at_most() > max);
-        let counts = pages.flat_map(|page| (0..PAGE_CLUSTERS).map(|nth| page.get(nth)));
+        let pages = self.counted.counts.iter().filter(|page| page.at_most() > max);
+        let counts = pages.flat_map(|page| (0..PAGE_COUNTS).map(|nth| page.get(nth)));
         counts.map(|count| count.saturating_sub(max)).fold(0, u64::saturating_add)
     }
 }
 
-/// Adds `times` to each of `clusters`; a count stays at the largest number that there is.
-fn add(pages: &mut [Counts], clusters: Range<u64>, times: u64) {
-    let widest = RefcountOrder::new(6);
-    let delta = i64::try_from(times).unwrap_or(i64::MAX);
-    let (mut first, end) = (index(clusters.start), index(clusters.end));
-    while first < end {
-        let (page, nth) = (&mut pages[first / PAGE_CLUSTERS], first % PAGE_CLUSTERS);
-        let count = (PAGE_CLUSTERS - nth).min(end - first);
-        let range = nth..nth + count;
-        match page.add(range.clone(), delta, widest) {
-            Ok(()) => first += count,
-            Err((full, _)) => {
-                // Those before it have grown.
-                let rest = i64::try_from(u64::MAX - page.get(full)).expect("less than delta");
-                page.add(full..full + 1, rest, widest).expect("there is room");
-                first += full + 1 - nth;
+impl Pages {
+    /// Counts every cluster before `end`, from zero on.
+    fn reach(&mut self, end: u64) {
+        let count = index(end - self.first).div_ceil(PAGE_COUNTS);
+        self.bytes += count.saturating_sub(self.counts.len()) * size_of::<Counts>();
+        self.counts.resize_with(count, || Counts::alike(PAGE_COUNTS, 0));
+    }
+
+    /// Adds `times` to those of `clusters` that are counted; a count stays at the largest number
+    /// that there is.
+    fn add(&mut self, clusters: Range<u64>, times: u64) {
+        let widest = RefcountOrder::new(6);
+        let delta = i64::try_from(times).unwrap_or(i64::MAX);
+        let mut at = clusters.start.max(self.first);
+        while at < clusters.end.min(self.end) {
+            let (page, nth) = self.place(at);
+            let page = &mut self.counts[page];
+            let count = (PAGE_COUNTS - nth).min(index(clusters.end.min(self.end) - at));
+            let before = page.packed_bytes();
+            match page.add(nth..nth + count, delta, widest) {
+                Ok(()) => at += count as u64,
+                Err((full, _)) => {
+                    // Those before it have grown.
+                    let rest = i64::try_from(u64::MAX - page.get(full)).expect("less than delta");
+                    page.add(full..full + 1, rest, widest).expect("there is room");
+                    at += (full + 1 - nth) as u64;
+                }
+            }
+            let after = page.packed_bytes();
+            if after != before {
+                self.bytes += after - before;
+                self.give_up();
             }
         }
+    }
+
+    /// Gives up the last clusters until the others take as little as they may. One page stays.
+    fn give_up(&mut self) {
+        while self.bytes > self.most_bytes && self.counts.len() > 1 {
+            let page = self.counts.pop().expect("more than one");
+            self.bytes -= size_of::<Counts>() + page.packed_bytes();
+            self.end = self.first + self.counts.len() as u64 * PAGE_CLUSTERS;
+        }
+    }
+
+    /// The page of a cluster that is counted, and which one of it that is.
+    fn place(&self, cluster: u64) -> (usize, usize) {
+        let nth = index(cluster - self.first);
+        (nth / PAGE_COUNTS, nth % PAGE_COUNTS)
     }
 }
 
@@ -219,6 +293,44 @@ mod tests {
         assert_eq!([2, 3, 4].map(|cluster| references.get(cluster)), [0, 1, 1]);
         references.add(2048..2049, 1);
         assert_eq!((references.len(), references.get(2048)), (2049, 1));
+    }
+
+    /// Whatever the order, what is counted is counted right, and the rest is given up.
+    #[test]
+    fn what_takes_too_much_is_given_up_from_the_end_and_the_rest_is_exact() {
+        const CLUSTERS: u64 = 100 * PAGE_CLUSTERS;
+        let mut whole = References::new(CLUSTERS);
+        let (mut windows, mut first) = (0, 0);
+        let mut parts = Vec::new();
+        while first < CLUSTERS {
+            let mut part = References::within(20_000, first, CLUSTERS);
+            for nth in 0..CLUSTERS / 8 {
+                let cluster = nth * 0x9e37_79b1 % CLUSTERS;
+                let times = if u64::is_multiple_of(cluster, 30_011) { 1 << 40 } else { 1 };
+                part.add_later(cluster..cluster + 1, times);
+                if windows == 0 {
+                    whole.add(cluster..cluster + 1, times);
+                }
+            }
+            part.add(PAGE_CLUSTERS - 3..CLUSTERS, 1);
+            part.settle();
+            assert!(part.counted.bytes <= 20_000 || part.counted.counts.len() == 1);
+            let window = part.window();
+            assert_eq!((part.len(), window.start), (CLUSTERS, first));
+            first = window.end;
+            windows += 1;
+            parts.push(part);
+        }
+        whole.add(PAGE_CLUSTERS - 3..CLUSTERS, 1);
+        assert!((4..20).contains(&windows), "{windows}");
+        for part in &parts {
+            for cluster in part.window() {
+                assert_eq!(part.get(cluster), whole.get(cluster), "{cluster}");
+            }
+            assert_eq!(part.anywhere(part.window().end), 0);
+        }
+        let excess = parts.iter().map(|part| part.excess_over(1)).sum::<u64>();
+        assert_eq!(excess, whole.excess_over(1));
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! Everything that refers to clusters, in the order in which `qemu-img check` looks at it.
 //!
-//! One list for both passes: the census, which counts, and the narration, which tells.
+//! One list for both passes: the census, which counts, and the narration, which tells. It is as long
+//! as there are snapshots and bitmaps; what is long about these is read again where it is wanted.
 
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{
     Header, MAX_L1_BYTES, MAX_SNAPSHOTS, SnapshotTableDefect, incompatible,
 };
-use crate::format::snapshot::SnapshotEntry;
+use crate::format::snapshot::{SnapshotEntry, read_row};
 use crate::format::{bitmap, encryption};
 use crate::image::{Image, Reader};
 
 /// Extra data that makes a version 3 snapshot entry complete: VM state size and disk size.
 const COMPLETE_EXTRA_BYTES: usize = 16;
 
-/// An L1 table as somebody names it.
+/// An L1 table, or another of words of eight bytes, as somebody names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct L1 {
     pub offset: u64,
@@ -30,12 +31,19 @@ impl L1 {
 /// One thing to look at.
 #[derive(Clone)]
 pub(super) enum Step {
-    /// Already known to be wrong.
-    Problem(Problem),
     /// Bytes that something owns.
     Region { offset: u64, bytes: u64 },
     /// An L1 table and all below it. The first is the active one.
     Table(L1),
+    /// The clusters of bits that this table of a bitmap names.
+    BitmapData(L1),
+    /// A version 3 snapshot entry that lacks sizes, by its position.
+    IncompleteRow { index: u32 },
+    /// Snapshots, as many, in an image whose data lives elsewhere.
+    ExternalSnapshots { count: u32 },
+    /// A snapshot whose L1 table cannot be where it is said to be, or as long. Its row begins at
+    /// this host offset: names may have 64 KiB.
+    MisplacedL1 { row: u64 },
 }
 
 /// Reads what names tables: snapshots, the LUKS header's place, bitmaps.
@@ -43,15 +51,15 @@ pub(super) enum Step {
 /// Fails with [`Kind::InvalidHeader`] where the image could not even be opened, and with
 /// [`Kind::InvalidSnapshotTable`] in `check`'s own words.
 pub(super) fn steps(image: &Image, reader: Reader<'_>) -> Result<Vec<Step>> {
-    steps_of(image, reader, read_snapshots)
+    steps_of(image, reader, for_snapshots)
 }
 
-/// The same with snapshots as `read_snapshots` finds them: the rows, and the length of their table in
-/// bytes.
+/// The same with snapshots as `for_snapshots` shows them: each with the host offset of its row.
+/// It returns the length of their table in bytes.
 pub(super) fn steps_of(
     image: &Image,
     reader: Reader<'_>,
-    read_snapshots: impl FnOnce(&Image) -> Result<(Vec<SnapshotEntry>, u64)>,
+    for_snapshots: impl FnOnce(&Image, &mut dyn FnMut(u64, &SnapshotEntry)) -> Result<u64>,
 ) -> Result<Vec<Step>> {
     let header = image.header();
     let mut owned = Vec::new();
@@ -59,23 +67,26 @@ pub(super) fn steps_of(
         owned.push(Step::Region { offset: luks.offset, bytes: luks.bytes });
     }
     bitmap_steps(header, reader, &mut owned)?;
-    let (snapshots, table_bytes) = read_snapshots(image)?;
-
-    let mut steps = Vec::new();
-    if header.version >= 3 {
-        for (index, entry) in (0..).zip(&snapshots) {
-            if entry.extra.len() < COMPLETE_EXTRA_BYTES {
-                steps.push(Step::Problem(Problem::SnapshotIncomplete { index }));
-            }
+    let (mut steps, mut snapshots, mut index) = (Vec::new(), Vec::new(), 0);
+    let table_bytes = for_snapshots(image, &mut |row, entry| {
+        if header.version >= 3 && entry.extra.len() < COMPLETE_EXTRA_BYTES {
+            steps.push(Step::IncompleteRow { index });
         }
-    }
+        index += 1;
+        let is_misplaced = misplaced_l1(header, entry).is_some();
+        snapshots.push(if is_misplaced {
+            Step::MisplacedL1 { row }
+        } else {
+            Step::Table(l1(entry))
+        });
+    })?;
+
     steps.push(Step::Region { offset: 0, bytes: header.cluster_bytes() });
     steps.push(Step::Table(L1 { offset: header.l1_offset, entries: header.l1_entries }));
     if header.has(incompatible::DATA_FILE) && header.snapshot_count > 0 {
-        let count = header.snapshot_count;
-        steps.push(Step::Problem(Problem::ExternalSnapshots { count }));
+        steps.push(Step::ExternalSnapshots { count: header.snapshot_count });
     }
-    steps.extend(snapshots.into_iter().map(|entry| snapshot_step(header, entry)));
+    steps.append(&mut snapshots);
     steps.push(Step::Region { offset: header.snapshots_offset, bytes: table_bytes });
     steps.push(Step::Region {
         offset: header.refcount_table_offset,
@@ -85,46 +96,65 @@ pub(super) fn steps_of(
     Ok(steps)
 }
 
-fn snapshot_step(header: &Header, entry: SnapshotEntry) -> Step {
-    let SnapshotEntry { id, name, l1_offset: offset, l1_entries: entries, .. } = entry;
+fn l1(entry: &SnapshotEntry) -> L1 {
+    L1 { offset: entry.l1_offset, entries: entry.l1_entries }
+}
+
+/// What is wrong with the place of a snapshot's L1 table, if anything is.
+fn misplaced_l1(header: &Header, entry: &SnapshotEntry) -> Option<Problem> {
+    let L1 { offset, entries } = l1(entry);
+    let names = || (entry.id.clone(), entry.name.clone());
     if !offset.is_multiple_of(header.cluster_bytes()) {
-        return Step::Problem(Problem::SnapshotL1Unaligned { id, name, offset });
+        let (id, name) = names();
+        return Some(Problem::SnapshotL1Unaligned { id, name, offset });
     }
-    let table = L1 { offset, entries };
-    if table.bytes() > MAX_L1_BYTES {
-        return Step::Problem(Problem::SnapshotL1TooLarge { id, name, entries });
+    if l1(entry).bytes() > MAX_L1_BYTES {
+        let (id, name) = names();
+        return Some(Problem::SnapshotL1TooLarge { id, name, entries });
     }
-    Step::Table(table)
+    None
+}
+
+/// The same of the row at a host offset, read again.
+pub(super) fn misplaced_l1_at(
+    header: &Header,
+    reader: Reader<'_>,
+    row: u64,
+) -> Result<Option<Problem>> {
+    let entry = read_row(row, |buf, at| reader.fill(buf, at))?;
+    Ok(misplaced_l1(header, &entry))
 }
 
 /// The work is bounded: tables of bitmaps that are longer than the file, taken together, are
 /// refused.
 fn bitmap_steps(header: &Header, reader: Reader<'_>, steps: &mut Vec<Step>) -> Result<()> {
-    let read = &mut |buf: &mut [u8], at: u64| reader.fill(buf, at);
     let Some(directory) = bitmap::directory(header)? else { return Ok(()) };
     let cluster_bytes = header.cluster_bytes();
-    let bitmaps = bitmap::read_all(header, reader.file_bytes, &mut *read)?;
-    steps.push(Step::Region { offset: directory.offset, bytes: directory.bytes });
+    let mut bitmaps = Vec::new();
     let mut budget = reader.file_bytes.saturating_add(cluster_bytes);
-    for bitmap in bitmaps {
-        steps.push(Step::Region { offset: bitmap.table_offset, bytes: bitmap.table_bytes() });
-        if bitmap.table_offset >= reader.file_bytes {
-            continue;
+    let read = &mut |buf: &mut [u8], at: u64| reader.fill(buf, at);
+    bitmap::for_all(header, reader.file_bytes, read, &mut |read, bitmap| {
+        let table = L1 { offset: bitmap.table_offset, entries: bitmap.table_entries };
+        bitmaps.push(Step::Region { offset: table.offset, bytes: table.bytes() });
+        if table.offset >= reader.file_bytes {
+            return Ok(());
         }
-        budget = budget.checked_sub(bitmap.table_bytes()).ok_or_else(|| {
-            Error::new(Kind::Corrupt, "Bitmap tables overlap").at(bitmap.table_offset)
-        })?;
-        bitmap.for_data(header, &mut *read, &mut |offset| {
-            steps.push(Step::Region { offset, bytes: cluster_bytes });
-            Ok(())
-        })?;
-    }
+        budget = budget
+            .checked_sub(table.bytes())
+            .ok_or_else(|| Error::new(Kind::Corrupt, "Bitmap tables overlap").at(table.offset))?;
+        // Finds what is wrong with it.
+        bitmap.for_data(header, read, &mut |_| Ok(()))?;
+        bitmaps.push(Step::BitmapData(table));
+        Ok(())
+    })?;
+    steps.push(Step::Region { offset: directory.offset, bytes: directory.bytes });
+    steps.append(&mut bitmaps);
     Ok(())
 }
 
-/// The snapshots and the length of their table in bytes. What is wrong with the table is said in
-/// `check`'s own words.
-fn read_snapshots(image: &Image) -> Result<(Vec<SnapshotEntry>, u64)> {
+/// Shows the snapshots; returns the length of their table in bytes. What is wrong with the table is
+/// said in `check`'s own words.
+fn for_snapshots(image: &Image, visit: &mut dyn FnMut(u64, &SnapshotEntry)) -> Result<u64> {
     let defect = |reason: &str, preface: String| {
         Err(Error::new(Kind::InvalidSnapshotTable, reason).with_preface(preface))
     };
@@ -142,7 +172,11 @@ fn read_snapshots(image: &Image) -> Result<(Vec<SnapshotEntry>, u64)> {
             return defect("Invalid argument", "ERROR snapshot table offset invalid".to_owned());
         }
     }
-    image.listed_snapshot_table().map_err(|error| {
+    let visit = |row, entry: SnapshotEntry| {
+        visit(row, &entry);
+        Ok(())
+    };
+    image.for_listed_rows(visit).map_err(|error| {
         let (said, reason) = match error.kind() {
             Kind::InvalidSnapshotTable => (error.reason().to_owned(), "File too large".to_owned()),
             _ => (

@@ -4,6 +4,7 @@
 //! are QEMU's words, because QEMU refuses to open an image whose bitmaps break these rules.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 use super::header::{Header, MAX_FILE_BYTES, autoclear, extension};
@@ -118,22 +119,77 @@ pub(super) fn read_directory(header: &Header, data: &[u8]) -> Result<Option<Dire
 /// ones. Memory and work are bounded by the directory's bytes in the file, where an entry of zeros
 /// is refused, and by the file's length. Fails with [`Kind::InvalidHeader`].
 pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
-    let Some(directory) = directory(header)? else { return Ok(Vec::new()) };
+    let mut bitmaps = Vec::new();
+    for_all(header, file_bytes, read, &mut |_, bitmap| {
+        bitmaps.push(bitmap);
+        Ok(())
+    })?;
+    Ok(bitmaps)
+}
+
+/// The same one by one, once all are known to keep the rules: a directory may have 64 MiB of names.
+/// `visit` gets `read` back.
+pub(crate) fn for_all(
+    header: &Header,
+    file_bytes: u64,
+    read: Read<'_>,
+    visit: &mut dyn FnMut(Read<'_>, BitmapInfo) -> Result<()>,
+) -> Result<()> {
+    let Some(directory) = directory(header)? else { return Ok(()) };
+    // Two digests of 64 bits with keys that nobody knows: names that have both are the same.
+    let keys = [RandomState::new(), RandomState::new()];
+    let mut names = HashSet::new();
+    scan(&directory, header, &mut *read, &mut |_, at, bitmap| {
+        if !names.insert(keys.each_ref().map(|key| key.hash_one(&bitmap.name))) {
+            return Err(invalid(format!("Bitmap already exists: {}", bitmap.shown_name()), at));
+        }
+        Ok(())
+    })?;
+    drop(names);
+    // Tables that are longer than the file, taken together, lie on each other. Who reads what they
+    // name finds that; here it ends the look at them.
+    let mut budget = file_bytes.saturating_add(header.cluster_bytes());
+    scan(&directory, header, &mut *read, &mut |read, _, bitmap| {
+        if !bitmap.is_consistent() {
+            return Ok(());
+        }
+        // What lies beyond the end of the file is zeros.
+        let present = file_bytes.saturating_sub(bitmap.table_offset).min(bitmap.table_bytes());
+        if let Some(rest) = budget.checked_sub(present) {
+            budget = rest;
+            bitmap.for_data_in(present, header, read, &mut |_| Ok(()))?;
+        }
+        if !bitmap.fits(header) {
+            let name = bitmap.shown_name();
+            let reason = format!("Could not read bitmap '{name}' from image: Invalid argument");
+            return Err(invalid(reason, bitmap.table_offset));
+        }
+        Ok(())
+    })?;
+    scan(&directory, header, read, &mut |read, _, bitmap| visit(read, bitmap))
+}
+
+/// Shows every entry of the directory, with its host offset, to `visit`.
+fn scan(
+    directory: &Directory,
+    header: &Header,
+    read: Read<'_>,
+    visit: &mut dyn FnMut(Read<'_>, u64, BitmapInfo) -> Result<()>,
+) -> Result<()> {
     let broken = |at| invalid("Broken bitmap directory", at);
     let end = directory.offset.saturating_add(directory.bytes);
     if end > MAX_FILE_BYTES {
         let reason = "Failed to read bitmap directory: Input/output error";
         return Err(invalid(reason, directory.offset));
     }
-    let mut bitmaps = Vec::new();
-    let mut names = HashSet::new();
+    let mut count = 0;
     let mut at = directory.offset;
     while at < end {
         let mut fixed = [0; ENTRY_BYTES];
         if end - at < ENTRY_BYTES as u64 {
             return Err(broken(at));
         }
-        if bitmaps.len() >= directory.count as usize {
+        if count >= directory.count {
             return Err(invalid("More bitmaps found than specified in header extension", at));
         }
         read(&mut fixed, at)?;
@@ -147,7 +203,6 @@ pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<
         if extra_bytes != 0 {
             return Err(invalid("Bitmap extra data is not supported", at));
         }
-        let next = at + bytes.next_multiple_of(8);
         let mut name = vec![0; name_bytes];
         read(&mut name, at + ENTRY_BYTES as u64)?;
         let bitmap = BitmapInfo {
@@ -163,33 +218,14 @@ pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<
                 at,
             ));
         }
-        names.insert(bitmap.name.clone());
-        if names.len() <= bitmaps.len() {
-            return Err(invalid(format!("Bitmap already exists: {}", bitmap.shown_name()), at));
-        }
-        bitmaps.push(bitmap);
-        at = next;
+        visit(&mut *read, at, bitmap)?;
+        count += 1;
+        at += bytes.next_multiple_of(8);
     }
-    if bitmaps.len() < directory.count as usize {
+    if count < directory.count {
         return Err(invalid("Less bitmaps found than specified in header extension", at));
     }
-    // Tables that are longer than the file, taken together, lie on each other. Who reads what they
-    // name finds that; here it ends the look at them.
-    let mut budget = file_bytes.saturating_add(header.cluster_bytes());
-    for bitmap in bitmaps.iter().filter(|bitmap| bitmap.is_consistent()) {
-        // What lies beyond the end of the file is zeros.
-        let present = file_bytes.saturating_sub(bitmap.table_offset).min(bitmap.table_bytes());
-        if let Some(rest) = budget.checked_sub(present) {
-            budget = rest;
-            bitmap.for_data_in(present, header, &mut *read, &mut |_| Ok(()))?;
-        }
-        if !bitmap.fits(header) {
-            let name = bitmap.shown_name();
-            let reason = format!("Could not read bitmap '{name}' from image: Invalid argument");
-            return Err(invalid(reason, bitmap.table_offset));
-        }
-    }
-    Ok(bitmaps)
+    Ok(())
 }
 
 /// Every byte range that bitmaps own: the directory, each table, each cluster of bits. Neighbouring

@@ -170,34 +170,39 @@ pub fn read_table(
     file_bytes: u64,
     read: impl FnMut(&mut [u8], u64) -> Result<()>,
 ) -> Result<(Vec<SnapshotEntry>, u64)> {
-    read_rows(count, table_offset, file_bytes, read, |defect, at| {
-        Err(match defect {
-            RowDefect::TooMuchExtra { index, .. } => {
-                invalid(format!("Too much extra metadata in snapshot table entry {index}"), at)
-                    .with_hint(
-                        "You can force-remove this extra metadata with qemu-img check -r all",
-                    )
-            }
-            RowDefect::TooBig { count } => {
-                invalid("Snapshot table is too big", at).with_hint(format!(
-                    "You can force-remove all {count} overhanging snapshots with qemu-img check \
-                     -r all"
-                ))
-            }
-        })
+    let mut entries = Vec::new();
+    let bytes = for_rows(count, table_offset, file_bytes, read, refuse, |_, entry| {
+        entries.push(entry);
+        Ok(())
+    })?;
+    Ok((entries, bytes))
+}
+
+/// The error for a defect at a host offset.
+pub(crate) fn refuse(defect: RowDefect, at: u64) -> Result<()> {
+    Err(match defect {
+        RowDefect::TooMuchExtra { index, .. } => {
+            invalid(format!("Too much extra metadata in snapshot table entry {index}"), at)
+                .with_hint("You can force-remove this extra metadata with qemu-img check -r all")
+        }
+        RowDefect::TooBig { count } => invalid("Snapshot table is too big", at).with_hint(format!(
+            "You can force-remove all {count} overhanging snapshots with qemu-img check -r all"
+        )),
     })
 }
 
-/// The same; defects that can be left out, at a host offset, go to `tolerate` and are left out if it
-/// does not fail.
-pub(crate) fn read_rows(
+/// Shows one entry after the other to `visit`, with its host offset. Defects that can be left out
+/// go to `tolerate` and are left out if it does not fail. Returns the table's length in bytes.
+///
+/// A table may have 64 MiB; who wants a part of it keeps that part.
+pub(crate) fn for_rows(
     count: u32,
     table_offset: u64,
     file_bytes: u64,
     mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
     mut tolerate: impl FnMut(RowDefect, u64) -> Result<()>,
-) -> Result<(Vec<SnapshotEntry>, u64)> {
-    let mut entries = Vec::new();
+    mut visit: impl FnMut(u64, SnapshotEntry) -> Result<()>,
+) -> Result<u64> {
     let mut end = table_offset;
     for index in 0..count {
         let at = end.next_multiple_of(8);
@@ -206,41 +211,90 @@ pub(crate) fn read_rows(
             return Err(invalid("Snapshot table exceeds the file", at));
         }
         read(&mut fixed, at)?;
-        let (id_bytes, name_bytes) = (be16(&fixed, 12) as usize, be16(&fixed, 14) as usize);
-        let extra_claimed = be32(&fixed, 36);
-        let extra_bytes = MAX_EXTRA_BYTES.min(extra_claimed as usize);
-        if extra_bytes < extra_claimed as usize {
-            tolerate(RowDefect::TooMuchExtra { index, bytes: extra_claimed }, at)?;
+        let row = Row { at, fixed };
+        if row.extra_bytes() < row.extra_claimed() as usize {
+            tolerate(RowDefect::TooMuchExtra { index, bytes: row.extra_claimed() }, at)?;
         }
-        let extra_at = at + FIXED_BYTES as u64;
-        let names_at = extra_at.saturating_add(u64::from(extra_claimed));
-        let row_end = names_at.saturating_add((id_bytes + name_bytes) as u64);
-        if row_end > file_bytes {
+        if row.end() > file_bytes {
             return Err(invalid("Snapshot table exceeds the file", at));
         }
-        if row_end - table_offset > MAX_SNAPSHOT_TABLE_BYTES {
+        if row.end() - table_offset > MAX_SNAPSHOT_TABLE_BYTES {
             tolerate(RowDefect::TooBig { count: count - index }, at)?;
             break;
         }
-        end = row_end;
-        let mut extra = vec![0; extra_bytes];
-        let mut id = vec![0; id_bytes + name_bytes];
-        read(&mut extra, extra_at)?;
-        read(&mut id, names_at)?;
-        let name = id.split_off(id_bytes);
-        entries.push(SnapshotEntry {
-            l1_offset: be64(&fixed, 0),
-            l1_entries: be32(&fixed, 8),
-            id,
-            name,
-            date_sec: be32(&fixed, 16),
-            date_nsec: be32(&fixed, 20),
-            vm_clock_nsec: be64(&fixed, 24),
-            vm_state_size_short: be32(&fixed, 32),
-            extra,
-        });
+        end = row.end();
+        visit(at, row.entry(&mut read)?)?;
     }
-    Ok((entries, end - table_offset))
+    Ok(end - table_offset)
+}
+
+/// The entry at a host offset where [`for_rows`] found one.
+pub(crate) fn read_row(
+    at: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<SnapshotEntry> {
+    let mut fixed = [0; FIXED_BYTES];
+    read(&mut fixed, at)?;
+    Row { at, fixed }.entry(read)
+}
+
+/// The part of an entry that says how long the others are.
+struct Row {
+    at: u64,
+    fixed: [u8; FIXED_BYTES],
+}
+
+impl Row {
+    fn id_bytes(&self) -> usize {
+        be16(&self.fixed, 12).into()
+    }
+
+    fn name_bytes(&self) -> usize {
+        be16(&self.fixed, 14).into()
+    }
+
+    /// Extra data as the entry has them.
+    fn extra_claimed(&self) -> u32 {
+        be32(&self.fixed, 36)
+    }
+
+    /// Of these, what is read.
+    fn extra_bytes(&self) -> usize {
+        MAX_EXTRA_BYTES.min(self.extra_claimed() as usize)
+    }
+
+    fn names_at(&self) -> u64 {
+        self.extra_at().saturating_add(u64::from(self.extra_claimed()))
+    }
+
+    fn extra_at(&self) -> u64 {
+        self.at + FIXED_BYTES as u64
+    }
+
+    fn end(&self) -> u64 {
+        self.names_at().saturating_add((self.id_bytes() + self.name_bytes()) as u64)
+    }
+
+    fn entry(&self, mut read: impl FnMut(&mut [u8], u64) -> Result<()>) -> Result<SnapshotEntry> {
+        let fixed = &self.fixed;
+        let mut extra = vec![0; self.extra_bytes()];
+        let mut names = vec![0; self.id_bytes() + self.name_bytes()];
+        read(&mut extra, self.extra_at())?;
+        read(&mut names, self.names_at())?;
+        // Each as long as it is: what is split off leaves its space with the other.
+        let (id, name) = names.split_at(self.id_bytes());
+        Ok(SnapshotEntry {
+            l1_offset: be64(fixed, 0),
+            l1_entries: be32(fixed, 8),
+            id: id.to_vec(),
+            name: name.to_vec(),
+            date_sec: be32(fixed, 16),
+            date_nsec: be32(fixed, 20),
+            vm_clock_nsec: be64(fixed, 24),
+            vm_state_size_short: be32(fixed, 32),
+            extra,
+        })
+    }
 }
 
 /// Encodes a table. Entries start at multiples of 8; the result ends with the last name's last

@@ -177,6 +177,14 @@ impl Counts {
         }
     }
 
+    /// What is packed, in bytes.
+    pub fn packed_bytes(&self) -> usize {
+        match &self.packed {
+            Packed::Alike(_) => 0,
+            Packed::Each { words, .. } => size_of_val(&**words),
+        }
+    }
+
     /// Whether all are `count`, if that is known at once.
     pub fn are_all(&self, count: u64) -> bool {
         matches!(self.packed, Packed::Alike(all) if all == count)

@@ -14,7 +14,7 @@ pub(super) const PAGE_CLUSTERS: u64 = 2048;
 
 /// One bit for each cluster of a page.
 #[derive(Debug, Default)]
-pub(super) enum Bits {
+pub(crate) enum Bits {
     /// None is set.
     #[default]
     None,
@@ -23,6 +23,23 @@ pub(super) enum Bits {
 }
 
 impl Bits {
+    /// These words of 64 clusters.
+    pub fn of(words: &[u64]) -> Self {
+        match words.first() {
+            Some(0) | None if words.iter().all(|&word| word == 0) => Self::None,
+            Some(&u64::MAX) if words.iter().all(|&word| word == u64::MAX) => Self::All,
+            _ => Self::Some(words.into()),
+        }
+    }
+
+    /// What the words take, in bytes.
+    pub fn packed_bytes(&self) -> usize {
+        match self {
+            Self::None | Self::All => 0,
+            Self::Some(words) => size_of_val(&**words),
+        }
+    }
+
     /// The bits of the 64 clusters from `64 * index` on.
     #[inline]
     pub fn word(&self, index: usize) -> u64 {

@@ -4,17 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::counts::{Intended, structure, take_off};
-use super::flags::Flags;
+use super::flags::{Flags, Times};
 use super::line::Line;
 use super::plan::{Wanted, plan};
 use super::rows::Rows;
 use super::{CheckReport, Repair};
-use crate::check::census::{self, Census};
+use crate::check::census::{self, Findings, Ground};
 use crate::check::comparison;
 use crate::check::countable_clusters;
 use crate::check::entries::Geometry;
-use crate::check::narration::{self, Times};
+use crate::check::narration;
 use crate::check::problem::Problem;
+use crate::check::references::References;
 use crate::check::report::Teller;
 use crate::check::steps::{self, L1, Step};
 use crate::check::stored::Stored;
@@ -115,12 +116,13 @@ impl<'a> Examination<'a> {
         let clusters = countable_clusters(image)?;
         let geometry = Geometry::new(image.header(), image.file_bytes());
         let reader = image.reader();
-        let stored = Stored::load(image.header(), reader, clusters)?;
+        let stored = Stored::load(image.header(), reader)?;
         let rows = Rows::read(image, what);
         let steps = match &rows {
-            Some(rows) => {
-                steps::steps_of(image, reader, |_| Ok((rows.entries.clone(), rows.bytes)))?
-            }
+            Some(rows) => steps::steps_of(image, reader, |_, visit| {
+                rows.offsets.iter().zip(&rows.entries).for_each(|(&row, entry)| visit(row, entry));
+                Ok(rows.bytes)
+            })?,
             None => steps::steps(image, reader)?,
         };
         Ok(Self { image, what, geometry, reader, stored, steps, clusters, rows })
@@ -146,9 +148,9 @@ impl<'a> Examination<'a> {
         for line in self.rows.iter().flat_map(|rows| &rows.discarded) {
             say(line.clone());
         }
-        let (mut census, mut report) = self.count(&mut teller)?;
-        let knows_all_places = teller.told == census.corruptions;
-        let mut tally = self.compare(&mut census, &mut report, &mut teller);
+        let (mut references, findings, mut report) = self.count(&mut teller)?;
+        let knows_all_places = teller.told == findings.corruptions;
+        let mut tally = self.compare(&mut references, &findings, &mut report, &mut teller);
         let beyond_end = places(geometry, &beyond_end.borrow());
         let must_rebuild = tally.anew && what == Repair::Leaks;
         if must_rebuild || tally.is_blocked {
@@ -169,15 +171,14 @@ impl<'a> Examination<'a> {
             pass.set(Pass::Counts);
             tally.again = tally.leaks + tally.too_low;
             let again = &mut CheckReport::default();
-            let references = &census.references;
-            comparison::compare(geometry, &self.stored, references, again, &mut teller);
+            comparison::compare(geometry, &self.stored, &references, again, &mut teller);
         }
         let header = image.header();
-        let structure = structure(geometry, &self.stored, &census.references, header, tally.anew);
-        let given_up = take_off(&mut census.references, &structure, geometry.max_refcount);
+        let structure = structure(geometry, &self.stored, &references, header, tally.anew);
+        let given_up = take_off(&mut references, &structure, geometry.max_refcount);
         if tally.anew {
             say(Line::Rebuilding);
-            self.tell_again(&census, &mut teller)?;
+            self.tell_again(&findings, &mut teller)?;
             for problem in given_up {
                 say(Line::Repairing(problem));
             }
@@ -190,7 +191,7 @@ impl<'a> Examination<'a> {
         } else {
             pass.set(Pass::Finding);
         }
-        let flags = self.flags(&census, &tally, &beyond_end, &mut teller)?;
+        let flags = self.flags(&references, &findings, &tally, &beyond_end, &mut teller)?;
         tally.flags = flags.count;
 
         let corruptions_fixed = tally.corruptions_fixed(what);
@@ -217,8 +218,7 @@ impl<'a> Examination<'a> {
             knows_all_places,
         };
         let plan = if wanted.is_anything() {
-            let references = &mut census.references;
-            Some(plan(image, what, geometry, &self.stored, references, wanted)?)
+            Some(plan(image, what, geometry, &self.stored, &mut references, wanted)?)
         } else {
             None
         };
@@ -231,44 +231,50 @@ impl<'a> Examination<'a> {
         })
     }
 
+    fn ground(&self) -> Ground<'_> {
+        let Self { geometry, reader, ref stored, ref steps, clusters, .. } = *self;
+        Ground { geometry, reader, stored, steps, clusters }
+    }
+
     /// Counts all references, and tells what is wrong with tables and entries.
-    fn count(&self, teller: &mut Teller<'_>) -> Result<(Census, CheckReport)> {
-        let Self { geometry, reader, clusters, .. } = *self;
-        let census = census::take(geometry, reader, &self.stored, &self.steps, clusters, teller)?;
+    fn count(&self, teller: &mut Teller<'_>) -> Result<(References, Findings, CheckReport)> {
+        let (references, findings) = census::take(self.ground(), teller)?;
         let header = self.image.header();
         let report = CheckReport {
             total_clusters: header.disk_bytes().div_ceil(header.cluster_bytes()),
-            allocated_clusters: census.layout.allocated,
-            fragmented_clusters: census.layout.fragmented,
-            compressed_clusters: census.layout.compressed,
+            allocated_clusters: findings.layout.allocated,
+            fragmented_clusters: findings.layout.fragmented,
+            compressed_clusters: findings.layout.compressed,
             ..CheckReport::default()
         };
-        if census.corruptions > 0 {
-            narration::tell_mapping(geometry, reader, &self.steps, &census, clusters, teller)?;
+        if findings.corruptions > 0 {
+            narration::tell_mapping(header, self.ground(), &findings, teller)?;
         }
-        Ok((census, report))
+        Ok((references, findings, report))
     }
 
     /// Compares the counts with the references, and decides whether they can be kept.
     fn compare(
         &self,
-        census: &mut Census,
+        references: &mut References,
+        findings: &Findings,
         report: &mut CheckReport,
         teller: &mut Teller<'_>,
     ) -> Tally {
-        let references = &mut census.references;
+        let Self { geometry, ref stored, .. } = *self;
         let damage =
-            comparison::count_blocks(self.geometry, &self.stored, references, report, teller);
+            comparison::count_blocks(geometry, stored, references, report, |_, problem| {
+                teller.tell(&problem);
+            });
         let blocks = std::mem::take(&mut report.corruptions);
-        let counted_free =
-            comparison::compare(self.geometry, &self.stored, references, report, teller);
+        let counted_free = comparison::compare(geometry, stored, references, report, teller);
         let unread = report.check_errors;
         let all = self.what == Repair::All;
         let anew = damage.unusable + counted_free > 0 || all && damage.outside + unread > 0;
         let header = self.image.header();
         let (offset, bytes) = (header.refcount_table_offset, header.refcount_table_bytes());
         Tally {
-            mapping: census.corruptions,
+            mapping: findings.corruptions,
             incomplete_rows: self.steps.iter().filter(|step| is_incomplete_row(step)).count()
                 as u64,
             discarded: self.rows.as_ref().map_or(0, Rows::discarded_count),
@@ -285,34 +291,35 @@ impl<'a> Examination<'a> {
 
     /// Tells what stays wrong with tables and entries: `qemu-img` counts everything again before it
     /// makes the refcount structures anew.
-    fn tell_again(&self, census: &Census, teller: &mut Teller<'_>) -> Result<()> {
-        if census.corruptions == 0 {
+    fn tell_again(&self, findings: &Findings, teller: &mut Teller<'_>) -> Result<()> {
+        if findings.corruptions == 0 {
             return Ok(());
         }
         let header = self.image.header();
         let mut steps = self.steps.clone();
         steps.retain(|step| match step {
-            Step::Problem(Problem::SnapshotIncomplete { .. }) => false,
+            Step::IncompleteRow { .. } => false,
             Step::Region { offset, .. } => *offset != header.refcount_table_offset,
             _ => true,
         });
-        let Self { geometry, reader, clusters, .. } = *self;
-        narration::tell_mapping(geometry, reader, &steps, census, clusters, teller)
+        let ground = Ground { steps: &steps, ..self.ground() };
+        narration::tell_mapping(header, ground, findings, teller)
     }
 
     /// Finds and tells the flags that do not go with the counts to be.
     fn flags(
         &self,
-        census: &Census,
+        references: &References,
+        findings: &Findings,
         tally: &Tally,
         beyond_end: &[Range<u64>],
         teller: &mut Teller<'_>,
     ) -> Result<Flags> {
         let Self { image, geometry, reader, .. } = *self;
-        if !tally.anew && tally.leaks + tally.too_low + census.copied == 0 {
+        if !tally.anew && tally.leaks + tally.too_low + findings.copied == 0 {
             return Ok(Flags::default());
         }
-        let (stored, references) = (&self.stored, &census.references);
+        let stored = &self.stored;
         // Where no count is too low, it becomes the references either way, and need not be read.
         let what = if tally.too_low == 0 { Repair::All } else { self.what };
         let intended = Intended { what, geometry, stored, references, beyond_end };
@@ -321,8 +328,14 @@ impl<'a> Examination<'a> {
         let times = if tally.repairs_flags { Times::Once } else { Times::EachTime };
         let flags = Flags::find(geometry, reader, &intended, active, times)?;
         if flags.count > 0 {
-            let miscopied = (&flags.offsets()[..], times);
-            narration::tell_copied(geometry, reader, &intended, active, miscopied, teller)?;
+            let offsets = flags.offsets();
+            let mut told = vec![false; offsets.len()];
+            let is_told = |offset| {
+                let Ok(table) = offsets.binary_search(&offset) else { return false };
+                let was_told = std::mem::replace(&mut told[table], true);
+                times == Times::EachTime || !was_told
+            };
+            narration::tell_copied(geometry, reader, &intended, active, is_told, teller)?;
         }
         Ok(flags)
     }
@@ -336,7 +349,7 @@ impl<'a> Examination<'a> {
 }
 
 fn is_incomplete_row(step: &Step) -> bool {
-    matches!(step, Step::Problem(Problem::SnapshotIncomplete { .. }))
+    matches!(step, Step::IncompleteRow { .. })
 }
 
 /// Whether `problem`, told in `pass`, is repaired.

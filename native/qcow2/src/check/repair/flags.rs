@@ -5,7 +5,6 @@
 
 use crate::check::census;
 use crate::check::entries::{self, Geometry, L2Entry};
-use crate::check::narration::Times;
 use crate::check::steps::L1;
 use crate::check::stored::Counts;
 use crate::error::Result;
@@ -19,6 +18,15 @@ pub(super) struct Miscopied {
     pub offset: u64,
     /// Entries of the active L1 table that name it.
     pub times: u64,
+}
+
+/// How often the flags of a table are told that several L1 entries name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Each time.
+    EachTime,
+    /// Once: after that they are repaired.
+    Once,
 }
 
 /// What is wrong.
@@ -53,6 +61,7 @@ impl Flags {
             if offset != 0 && offset < geometry.file_bytes && can_move {
                 named.push(Miscopied { offset, times: 1 });
             }
+            Ok(())
         })?;
         named.sort_unstable_by_key(|table| table.offset);
         named.dedup_by(|next, kept| {

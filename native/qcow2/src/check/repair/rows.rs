@@ -3,13 +3,15 @@
 use super::Repair;
 use super::line::Line;
 use crate::format::header::{MAX_SNAPSHOTS, SnapshotTableDefect};
-use crate::format::snapshot::{RowDefect, SnapshotEntry, read_rows};
+use crate::format::snapshot::{RowDefect, SnapshotEntry, for_rows};
 use crate::image::Image;
 
 /// The rows, and what becomes of them.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub entries: Vec<SnapshotEntry>,
+    /// Where each of them begins, in the file.
+    pub offsets: Vec<u64>,
     /// Of the table as it stands, in bytes.
     pub bytes: u64,
     /// What is left out, in the order in which it is told.
@@ -35,7 +37,8 @@ impl Rows {
             discarded.push(Line::SnapshotsDiscarded { count: header.snapshot_count - count });
         }
         let reader = image.reader();
-        let read = read_rows(
+        let (mut entries, mut offsets) = (Vec::new(), Vec::new());
+        let bytes = for_rows(
             count,
             header.snapshots_offset,
             u64::MAX,
@@ -49,10 +52,14 @@ impl Rows {
                 });
                 Ok(())
             },
+            |row, entry| {
+                offsets.push(row);
+                entries.push(entry);
+                Ok(())
+            },
         );
         // What fails here too, a check has the words for.
-        let (entries, bytes) = read.ok()?;
-        Some(Self { entries, bytes, discarded })
+        Some(Self { bytes: bytes.ok()?, entries, offsets, discarded })
     }
 
     /// As many corruptions as `qemu-img` counts for what is left out.

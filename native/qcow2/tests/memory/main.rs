@@ -3,94 +3,24 @@
 //!
 //! Memory belongs to a process, so each operation is done by one of its own: this test, again.
 
+mod check;
+mod process;
+mod sparse;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::Command;
 
-use qcow2::clone::{Strategy, Wanted, clone_image};
+use process::{KIB, MIB, assert_bounded, is_child};
 use qcow2::format::mapping::{COPIED, encode_table};
 use qcow2::format::snapshot::{SnapshotEntry, encode_table as encode_snapshots};
-use qcow2::storage::{Access, FileStorage};
-use qcow2::{Bitmaps, CommitOptions, Image, NewImage, NewSnapshot, check, create};
+use qcow2::storage::FileStorage;
+use qcow2::{NewImage, create};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
-const LIMIT_BYTES: u64 = 64 * MIB;
 
 const CLUSTER: u64 = 64 * KIB;
 const TABLE_ENTRIES: u64 = CLUSTER / 8;
 const BLOCK_ENTRIES: u64 = CLUSTER / 2;
-
-const IMAGE: &str = "CALQUE_TEST_MEMORY_IMAGE";
-const OPERATION: &str = "CALQUE_TEST_MEMORY_OPERATION";
-
-/// Does what the environment says and prints what it took. Returns whether it says anything.
-fn is_child() -> bool {
-    let (Some(path), Ok(operation)) = (std::env::var_os(IMAGE), std::env::var(OPERATION)) else {
-        return false;
-    };
-    let before = status("VmRSS");
-    act(Path::new(&path), &operation);
-    println!("peak {}", status("VmHWM") - before);
-    true
-}
-
-fn status(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * KIB
-}
-
-fn act(path: &Path, operation: &str) {
-    let options = &mut CommitOptions::default();
-    let storage = FileStorage::open(path, Access::Write).unwrap();
-    if operation == "check" {
-        let image = check::open(Box::new(storage)).unwrap();
-        let report = check::check(&image, &mut |problem| panic!("{problem:?}")).unwrap();
-        assert_eq!((report.corruptions, report.leaks), (0, 0));
-        return;
-    }
-    if operation == "clone" {
-        let target = path.with_extension("clone");
-        let wanted = Wanted { strategy: Strategy::Copy, ..Wanted::default() };
-        clone_image(&storage, std::slice::from_ref(&target), wanted, &mut |_, _| {}).unwrap();
-        std::fs::remove_file(target).unwrap();
-        return;
-    }
-    let mut image = Image::open(Box::new(storage)).unwrap();
-    let new = NewSnapshot { name: b"new", least_id: 0, date_sec: 0, date_nsec: 0 };
-    match operation {
-        "create" => image.create_snapshot(&new, options),
-        "rename" => image.rename_snapshot(b"old", b"older", options),
-        "apply" => image.apply_snapshot(b"older", Bitmaps::Refuse, options),
-        "delete" => image.delete_snapshot(b"older", options),
-        "grow" => image.grow(image.header().size + MIB, options),
-        other => panic!("no operation {other}"),
-    }
-    .unwrap();
-}
-
-/// Does them one after the other, and says where one took too much.
-fn assert_bounded(path: &Path, operations: &[&str]) {
-    let this = std::thread::current().name().unwrap().to_owned();
-    for operation in operations {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &this, "--nocapture"])
-            .env(IMAGE, path)
-            .env(OPERATION, operation)
-            .output()
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        assert!(output.status.success(), "{operation}: {text}");
-        let peak = text.split_once("peak ").expect(&text).1.split_whitespace().next().unwrap();
-        let peak = peak.parse::<u64>().unwrap();
-        eprintln!("{operation}: {} MiB", peak / MIB);
-        assert!(peak < LIMIT_BYTES, "{operation} took {peak} bytes of memory");
-    }
-}
 
 /// An image of that size, and its file.
 fn new_image(directory: &tempfile::TempDir, size: u64) -> (FileStorage, std::path::PathBuf) {
