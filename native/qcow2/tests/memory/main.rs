@@ -15,6 +15,7 @@ use qcow2::format::mapping::{COPIED, encode_table};
 use qcow2::format::snapshot::{SnapshotEntry, encode_table as encode_snapshots};
 use qcow2::storage::FileStorage;
 use qcow2::{NewImage, create};
+use sparse::Sparse;
 
 const TIB: u64 = 1 << 40;
 
@@ -158,4 +159,34 @@ fn refcount_blocks_that_count_little_take_little() {
     }
     file.set_len(((BLOCKS - 1) * BLOCK_ENTRIES + 1) * CLUSTER).unwrap();
     assert_bounded(&path, &["create", "check"]);
+}
+
+/// One snapshot less than there may be, as they are made day by day.
+#[test]
+fn changing_an_image_with_65_535_snapshots_takes_at_most_64_mib() {
+    const SNAPSHOTS: u64 = 65_535;
+    if is_child() {
+        return;
+    }
+    let mut image = Sparse::new(MIB, 4 * KIB, 16);
+    let l1 = image.table(&[0], 1);
+    image.set_l1(l1, 1);
+    let first = image.place(SNAPSHOTS * 4 * KIB, 1);
+    let row = |nth: u64| {
+        let id = (nth + 1).to_string().into_bytes();
+        let name = if nth == 40_000 {
+            "old".to_owned()
+        } else {
+            format!("before-the-update-of-day-{nth}")
+        };
+        SnapshotEntry {
+            l1_offset: first + nth * 4 * KIB,
+            l1_entries: 1,
+            ..SnapshotEntry::disk_only(id, name.into_bytes(), (1, 0), MIB)
+        }
+    };
+    image.set_snapshots(&(0..SNAPSHOTS).map(row).collect::<Vec<_>>());
+    let (_directory, path) = image.finish();
+    let all = ["check", "list", "create", "rename", "apply", "clone", "delete", "grow", "check"];
+    assert_bounded(&path, &all);
 }
