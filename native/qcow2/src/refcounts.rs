@@ -240,6 +240,12 @@ impl Refcounts {
         Ok(true)
     }
 
+    /// Gives back the memory of counts that have become alike.
+    pub fn squeeze(&mut self) {
+        let pages = self.blocks.iter_mut().flat_map(|block| &mut block.pages);
+        pages.flatten().for_each(|page| page.counts.squeeze());
+    }
+
     /// Calls `apply` on each page that `clusters` touch: with the part of it, and whether NEW
     /// changes. Fails as corrupt where no block counts them, and where `apply` refuses one.
     fn for_pages(

@@ -40,6 +40,10 @@ const AGED_SNAPSHOTS: usize = 3;
 pub fn run(path: &str, bytes: &str, layout: &str) -> Result<String> {
     let size: u64 = bytes.parse()?;
     let clusters = usize::try_from(size / CLUSTER_BYTES)?;
+    // The model's L1 table is one cluster, which is enough for 4 TiB.
+    if clusters > TABLE_ENTRIES * TABLE_ENTRIES {
+        return Err("at most 4 TiB".into());
+    }
     let mut random = Random(0x5eed);
     let mut model = Model::new(clusters);
     match layout {

@@ -12,7 +12,7 @@ use crate::refcounts::Change;
 use super::goal::Goal;
 use super::planner::Planner;
 use super::uses::{Names, Use, signed};
-use super::walk::{References, for_tables};
+use super::walk::{References, for_tables, parts};
 
 /// All L2 tables are read, as a proof, while those that nothing else asks for take at most this many
 /// bytes.
@@ -99,13 +99,15 @@ impl Planner<'_> {
         }
         let wanted = |_, u: &Use| complete || needed(u);
         let mut any_copied = vec![false; uses.len()];
-        let mut references = References::new(self.image, &mut self.refcounts);
-        for_tables(self.image, uses, wanted, |index, table| {
-            let u = &uses[index];
-            any_copied[index] = references.table(table, u.offset, counting.change(u.names))?;
-            Ok(())
-        })?;
-        references.finish()?;
+        for part in parts(self.image, uses, wanted)? {
+            let mut references = References::of(part, self.image, &mut self.refcounts);
+            for_tables(self.image, uses, wanted, |index, table| {
+                let u = &uses[index];
+                any_copied[index] = references.table(table, u.offset, counting.change(u.names))?;
+                Ok(())
+            })?;
+            references.finish()?;
+        }
         let fresh = Names { before: 0, after: 1, movable: 1 };
         self.reference_fresh(goal, counting.change(fresh))?;
         let leaks = complete && self.refcounts.has_unseen(storage)?;

@@ -15,6 +15,60 @@ const READ_BYTES: u64 = 1 << 20;
 /// no system would look for them by itself.
 const AHEAD_BYTES: u64 = 4 << 20;
 
+/// What a walk over clusters in no order may take. Each takes [`WALKED_BITS`] until all around it
+/// are seen, and next to nothing then: so the clusters of a large disk are not seen all at once.
+const WALK_BYTES: u64 = 24 << 20;
+const WALKED_BITS: u64 = 5;
+/// Clusters that are laid out together in memory, as runs that are shorter may need them.
+const PAGE_CLUSTERS: u64 = 2048;
+/// Tables that are looked at to find out how long the runs are.
+const SAMPLED_TABLES: usize = 64;
+
+/// How data are counted: the clusters of each part of the file by a walk of their own. One part,
+/// where that takes little memory: nearly always.
+pub(super) fn parts(
+    image: &Image,
+    uses: &[Use],
+    wanted: impl Fn(usize, &Use) -> bool,
+) -> Result<Vec<Range<u64>>> {
+    parts_within(WALK_BYTES, image, uses, wanted)
+}
+
+fn parts_within(
+    most_bytes: u64,
+    image: &Image,
+    uses: &[Use],
+    wanted: impl Fn(usize, &Use) -> bool,
+) -> Result<Vec<Range<u64>>> {
+    let whole = vec![0..u64::MAX];
+    let clusters = image.file_bytes >> image.header.cluster_bits;
+    let at_most = clusters * WALKED_BITS / 8;
+    if at_most <= most_bytes {
+        return Ok(whole);
+    }
+    let tables = || (0..uses.len()).filter(|&index| wanted(index, &uses[index]));
+    let every = tables().count().div_ceil(SAMPLED_TABLES).max(1);
+    let mut bytes = vec![0; usize::try_from(image.header.cluster_bytes()).expect("2 MiB")];
+    let mut runs = 0;
+    for index in tables().step_by(every) {
+        image.storage.read_at(&mut bytes, uses[index].offset)?;
+        let mut next = 0;
+        for (_, entry) in image.header.l2_words(&bytes).filter(|&(_, entry)| entry != 0) {
+            runs += u64::from(entry & OFFSET_MASK != next);
+            next = (entry & OFFSET_MASK) + image.header.cluster_bytes();
+        }
+    }
+    let unlike = runs * every as u64 * (PAGE_CLUSTERS * WALKED_BITS / 8);
+    if unlike <= most_bytes {
+        return Ok(whole);
+    }
+    let count = at_most.min(unlike).div_ceil(most_bytes);
+    let part = clusters.div_ceil(count).next_multiple_of(PAGE_CLUSTERS);
+    let mut parts: Vec<_> = (0..count).map(|nth| nth * part..(nth + 1) * part).collect();
+    parts.last_mut().expect("more than one").end = u64::MAX;
+    Ok(parts)
+}
+
 /// Reads the wanted tables in the order of the file, neighbours together, and shows each to
 /// `visit`.
 pub(super) fn for_tables(
@@ -83,12 +137,19 @@ impl<W: Fn(usize, &Use) -> bool> Iterator for Neighbours<'_, W> {
 pub(super) struct References<'a> {
     image: &'a Image,
     refcounts: &'a mut Refcounts,
+    /// What is registered of them.
+    part: Range<u64>,
     waiting: Batch<Change>,
 }
 
 impl<'a> References<'a> {
     pub fn new(image: &'a Image, refcounts: &'a mut Refcounts) -> Self {
-        Self { image, refcounts, waiting: Batch::new() }
+        Self::of(0..u64::MAX, image, refcounts)
+    }
+
+    /// Registers only clusters of this part of the file.
+    pub fn of(part: Range<u64>, image: &'a Image, refcounts: &'a mut Refcounts) -> Self {
+        Self { image, refcounts, part, waiting: Batch::new() }
     }
 
     /// Registers everything that the entries of one L2 table own, consecutive clusters as one run,
@@ -132,6 +193,7 @@ impl<'a> References<'a> {
 
     fn push(&mut self, run: Range<u64>, change: Change) -> Result<()> {
         let storage = self.image.storage();
+        let run = run.start.max(self.part.start)..run.end.min(self.part.end);
         self.waiting
             .push(run, change, |run, change| self.refcounts.reference_data(storage, run, change))
     }
@@ -139,6 +201,82 @@ impl<'a> References<'a> {
     /// Registers what still waits.
     pub fn finish(mut self) -> Result<()> {
         let storage = self.image.storage();
-        self.waiting.drain(|run, change| self.refcounts.reference_data(storage, run, change))
+        self.waiting.drain(|run, change| self.refcounts.reference_data(storage, run, change))?;
+        if self.part != (0..u64::MAX) {
+            self.refcounts.squeeze();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::goal::Goal;
+    use super::super::uses;
+    use super::*;
+    use crate::storage::{RecordingStorage, Storage};
+    use crate::{NewImage, create};
+
+    const CLUSTERS: u64 = 8192;
+
+    /// A disk whose guest wrote every second cluster, the last one first.
+    fn backwards() -> Image {
+        let storage = RecordingStorage::new();
+        let new = NewImage { size: CLUSTERS * 512, cluster_bytes: 512, ..NewImage::default() };
+        create(&storage, &new).unwrap();
+        let mut image = Image::open(Box::new(storage.clone())).unwrap();
+        let disk = RecordingStorage::new();
+        disk.write_at(&vec![7; usize::try_from(CLUSTERS * 512).unwrap()], 0).unwrap();
+        image.write_content(&disk, &mut crate::CommitOptions::default()).unwrap();
+        for offset in image.active_l1().unwrap().into_iter().map(|entry| entry & OFFSET_MASK) {
+            let mut table = [0; 512];
+            storage.read_at(&mut table, offset).unwrap();
+            let words = table.as_chunks::<8>().0.iter().rev().enumerate();
+            let odd = words.map(|(nth, word)| if nth % 2 == 1 { *word } else { [0; 8] });
+            storage.write_at(&odd.collect::<Vec<_>>().concat(), offset).unwrap();
+        }
+        Image::open(Box::new(storage)).unwrap()
+    }
+
+    /// What is registered does not depend on how often the tables are read for it.
+    #[test]
+    fn data_that_are_counted_part_by_part_are_counted_as_those_that_are_counted_at_once() {
+        let image = backwards();
+        let uses = uses::count(&image, &[], &Goal::same(&image.header)).unwrap();
+        assert_eq!(parts(&image, &uses, |_, _| true).unwrap(), [0..u64::MAX]);
+        let parts = parts_within(1500, &image, &uses, |_, _| true).unwrap();
+        assert!((3..9).contains(&parts.len()), "{parts:?}");
+        assert_eq!((parts[0].start, parts.last().unwrap().end), (0, u64::MAX));
+        assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+        let storage = image.storage();
+        let count = |parts: &[Range<u64>]| {
+            let mut refcounts = Refcounts::load(&image).unwrap();
+            for part in parts {
+                let mut references = References::of(part.clone(), &image, &mut refcounts);
+                for_tables(
+                    &image,
+                    &uses,
+                    |_, _| true,
+                    |index, table| {
+                        let change = Change { delta: 1, after: 2, fresh: false };
+                        references.table(table, uses[index].offset, change).map(|_| ())
+                    },
+                )
+                .unwrap();
+                references.finish().unwrap();
+            }
+            let mut unseen = Vec::new();
+            let push = |run| {
+                unseen.push(run);
+                Ok(())
+            };
+            refcounts.for_unseen(storage, push).unwrap();
+            let clusters = 0..image.file_bytes / 512;
+            let counts: Vec<_> = clusters.map(|c| refcounts.count(storage, c).unwrap()).collect();
+            (unseen, counts)
+        };
+        let at_once = count(&[0..u64::MAX]);
+        assert_eq!(at_once.1.iter().filter(|&&count| count == 2).count() as u64, CLUSTERS / 2);
+        assert_eq!(count(&parts), at_once);
     }
 }

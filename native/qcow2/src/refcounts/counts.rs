@@ -177,6 +177,16 @@ impl Counts {
         }
     }
 
+    /// Counts that are all alike take no memory afterwards.
+    pub fn squeeze(&mut self) {
+        let Packed::Each { order, words } = &self.packed else { return };
+        let first = words[0] & largest(*order);
+        let is_whole = self.len.is_multiple_of(64 >> order);
+        if is_whole && words.iter().all(|&word| word == ones(*order) * first) {
+            self.packed = Packed::Alike(first);
+        }
+    }
+
     /// What is packed, in bytes.
     pub fn packed_bytes(&self) -> usize {
         match &self.packed {
@@ -331,6 +341,11 @@ mod tests {
                         packed = after;
                         let changed = plain[range].iter_mut();
                         changed.for_each(|count| *count = count.wrapping_add_signed(delta));
+                    }
+                    if step % 30 == 0 {
+                        packed.squeeze();
+                        let alike = plain.iter().all(|&count| count == plain[0]);
+                        assert_eq!(matches!(packed.packed, Packed::Alike(_)), alike);
                     }
                     if step % 50 == 0 {
                         assert_same(&packed, &plain, order);

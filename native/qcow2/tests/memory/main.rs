@@ -1,5 +1,6 @@
 //! How much memory an operation takes: at most 64 MiB, up to a disk of a terabyte, however its
-//! clusters lie in the file; and no more for a small file, whatever its tables claim.
+//! clusters lie in the file, and no more for a small file, whatever its tables claim; for a check,
+//! of any file.
 //!
 //! Memory belongs to a process, so each operation is done by one of its own: this test, again.
 
