@@ -32,13 +32,13 @@ import {
 } from "../native.ts";
 import { type StoreAccess, timestamp } from "./access.ts";
 import { asFacts, counter, deletion, head, ownCount, snapshotId, upToDate } from "./derive.ts";
-import { StateError } from "./errors.ts";
+import { broken, reasons, StateError } from "./errors.ts";
 import { attempt, failureOf, type Lock, whereSpace } from "./files.ts";
 import { type Event, remember } from "./history.ts";
 import { restored } from "./identity.ts";
-import { displayName, type Listed } from "./list.ts";
+import { displayName, type Listed, unusable } from "./list.ts";
 import { cloneNames, type InstanceName, isName, snapshotName } from "./names.ts";
-import { type InstancePaths, instancePaths } from "./paths.ts";
+import { type InstancePaths, instancePaths, RECORD } from "./paths.ts";
 import { encode, type InstanceRecord, schemaVersion, type SnapshotRecord } from "./schema.ts";
 import { type InstanceView, present, type SnapshotView } from "./snapshots.ts";
 import { sweepSnapshotRecords } from "./sweep.ts";
@@ -53,6 +53,9 @@ interface Companion {
   /** Takes it back: the commit did not happen. */
   undo(): void;
 }
+
+/** Far from where whole numbers end, and far above what anybody has. */
+const MOST_CLONES = 2 ** 52;
 
 const NOTHING: Companion = { planned: () => {}, undo: () => {} };
 
@@ -255,7 +258,7 @@ export class InstanceChange implements Disposable {
    * leaves a gap.
    */
   nameClones(count: number): InstanceName[] {
-    const { record } = readRecord(this.#access, this.#where);
+    const record = this.#countedRecord();
     const taken = takenNames(this.#access);
     const { names, last } = cloneNames(this.#where.name, {
       count,
@@ -268,8 +271,15 @@ export class InstanceChange implements Disposable {
 
   /** Counts clones that have names of their own. */
   countClones(count: number): void {
-    const { record } = readRecord(this.#access, this.#where);
+    const record = this.#countedRecord();
     this.#replaceRecord({ ...record, cloneCount: record.cloneCount + count });
+  }
+
+  /** The record, whose count of clones can grow. Nobody has made so many. */
+  #countedRecord(): InstanceRecord {
+    const { record } = readRecord(this.#access, this.#where);
+    if (record.cloneCount <= MOST_CLONES) return record;
+    throw unusable(this.#where, broken(reasons.invalid(RECORD, "cloneCount")));
   }
 
   #current(extent: Extent = "with records"): Moment {

@@ -7,7 +7,17 @@ export const MOST_LEVELS = 100;
 
 /** Whether a text has brackets enough to be deeper. Most have a handful: then nobody need look. */
 export function mayBeDeep(json: string): boolean {
-  return json.split("{").length + json.split("[").length - 2 > MOST_LEVELS;
+  return brackets("{", json) + brackets("[", json) > MOST_LEVELS;
+}
+
+/** How often a bracket is in a text, counted no further than matters. */
+function brackets(bracket: string, text: string): number {
+  let count = 0;
+  for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1)) {
+    count += 1;
+    if (count > MOST_LEVELS) break;
+  }
+  return count;
 }
 
 /** Whether a value of `JSON.parse` has at most so many objects and lists, one in another. */

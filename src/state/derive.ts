@@ -63,9 +63,27 @@ export function settle(
 ): { record: InstanceRecord; outcome: "finished" | "dropped" | "overtaken" | "none" } {
   const { pending, ...rest } = record;
   if (pending === undefined) return { record, outcome: "none" };
-  if (commitFields === pending.after)
-    return { record: { ...rest, ...pending.result }, outcome: "finished" };
+  if (commitFields === pending.after) {
+    return { record: { ...rest, ...restorable(pending.result) }, outcome: "finished" };
+  }
   return { record: rest, outcome: commitFields === pending.before ? "dropped" : "overtaken" };
+}
+
+/** What a restore brings back. Nothing else of a note gets into a record, whatever it holds. */
+const RESTORABLE = [
+  "cpus",
+  "memoryBytes",
+  "interfaces",
+  "mounts",
+  "snapshotCount",
+  "head",
+] as const satisfies (keyof InstanceRecord)[];
+
+function restorable(
+  result: NonNullable<InstanceRecord["pending"]>["result"],
+): Partial<InstanceRecord> {
+  const known = RESTORABLE.filter((key) => result[key] !== undefined);
+  return Object.fromEntries(known.map((key) => [key, result[key]]));
 }
 
 /** How many snapshots were taken: what the record may say about it. */

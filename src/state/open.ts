@@ -8,7 +8,7 @@ import { broken, reasons } from "./errors.ts";
 import { remember } from "./history.ts";
 import { displayName, living, type Listed, unusable } from "./list.ts";
 import type { InstanceName } from "./names.ts";
-import { instancePaths } from "./paths.ts";
+import { instancePaths, livePath, STORE_LOCK } from "./paths.ts";
 import { encode } from "./schema.ts";
 import { sweepTemporaryRecords } from "./sweep.ts";
 import { readDurableFields, readRecord } from "./view.ts";
@@ -20,6 +20,11 @@ const ATTEMPTS = 20;
 export function openChange(access: StoreAccess, name: InstanceName): InstanceChange {
   for (let attempts = 1; attempts <= ATTEMPTS; attempts += 1) {
     const where = living(access, name);
+    // Of a batch that is being moved: it is where it belongs when who moves it has finished.
+    if (where.directory !== livePath(where.name) && attempts === 1) {
+      using _ = access.files.lock(STORE_LOCK, "shared", access.waiting(access.files.root));
+      continue;
+    }
     if (where.isLinked) access.warn({ code: "linked", instance: displayName(where) });
     const waiting = access.waiting(access.files.absolute(where.directory));
     const lock = access.files.lock(instancePaths(where.directory).lock, "exclusive", waiting);

@@ -45,13 +45,23 @@ export function readMoment(access: StoreAccess, where: Whereabouts, extent: Exte
   const moment = readSeveralTimes(access, where, extent, "unlocked");
   if (moment !== undefined) return moment;
   const waiting = access.waiting(access.files.absolute(where.directory));
-  using _ = access.files.lock(instancePaths(where.directory).lock, "shared", waiting);
-  return readMomentLocked(access, where, extent);
+  // There is none before the first change, and nothing then keeps that one out.
+  using lock = access.files.lock(instancePaths(where.directory).lock, "shared", waiting);
+  return readAtLast(access, where, extent, lock === undefined ? "unlocked" : "locked");
 }
 
 /** The same, for who has the instance's lock: nobody else changes the record meanwhile. */
 export function readMomentLocked(access: StoreAccess, where: Whereabouts, extent: Extent): Moment {
-  const moment = readSeveralTimes(access, where, extent, "locked");
+  return readAtLast(access, where, extent, "locked");
+}
+
+function readAtLast(
+  access: StoreAccess,
+  where: Whereabouts,
+  extent: Extent,
+  lock: "locked" | "unlocked",
+): Moment {
+  const moment = readSeveralTimes(access, where, extent, lock);
   if (moment !== undefined) return moment;
   throw unusable(where, broken(reasons.changing));
 }

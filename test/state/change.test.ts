@@ -539,6 +539,23 @@ describe("clones are counted", () => {
     expect(change((it) => it.nameClones(1))).toEqual(["web-clone4"]);
   });
 
+  test.each([
+    ["named", (it: InstanceChange) => it.nameClones(2)],
+    ["counted", (it: InstanceChange) => it.countClones(1)],
+  ])("but not %s after a number that nobody reaches", (_, count) => {
+    const { change, file: fileOf } = instance();
+    const file = fileOf("instance.json");
+    const record = JSON.parse(readFileSync(file, "utf8")) as object;
+    writeFileSync(file, JSON.stringify({ ...record, cloneCount: Number.MAX_SAFE_INTEGER }));
+    const text = readFileSync(file, "utf8");
+    expect(refusal(() => change(count))).toEqual({
+      code: "broken",
+      instance: "web",
+      reason: 'instance.json is damaged at "cloneCount"',
+    });
+    expect(readFileSync(file, "utf8")).toBe(text);
+  });
+
   test("but not where no name can be made", () => {
     const { store } = instance();
     const name = "a".repeat(60);

@@ -325,6 +325,16 @@ describe("a note about a restore", () => {
     });
   });
 
+  test("brings back what a restore does and nothing else that is in it", () => {
+    const strange = { ...result, uuid: 5, schema: 2, cloneCount: -1, pending: 5, future: true };
+    const { pending } = noted;
+    const record = { ...noted, pending: { ...pending, result: strange } };
+    expect(settle(record as unknown as InstanceRecord, after).record).toEqual({
+      ...instance,
+      ...result,
+    });
+  });
+
   test("that is not there changes nothing", () => {
     expect(settle(instance, before)).toEqual({ outcome: "none", record: instance });
   });

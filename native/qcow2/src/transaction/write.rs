@@ -123,7 +123,7 @@ pub(super) fn write_tables(
         // The second word of an extended entry is about subclusters, and stays.
         for slot in words.iter_mut().step_by(header.l2_entry_words()) {
             let entry = u64::from_be_bytes(*slot);
-            // The plan has asked the same, and was not refused.
+            // An operation's plan has asked the same, and was not refused; a repair's has counted.
             let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.names == 1)?;
             *slot = entry.to_be_bytes();
         }
