@@ -9,7 +9,7 @@
 //! there may be, it keeps what belongs to the first clusters of the file, and another walk goes on
 //! from there: time grows, and memory does not.
 //!
-//! The work of a walk is bounded by the file's length. Nothing is told here: where a problem was
+//! The work of a walk is bounded by the file's length, that of all together by its square. Nothing is told here: where a problem was
 //! counted, the narration goes over the same ground in `qemu-img`'s order.
 
 use std::ops::Range;
@@ -45,7 +45,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub const CHECK: Self = Self { counts: 24 << 20, least_counts: 8 << 20, ones: 8 << 20 };
+    pub const CHECK: Self = Self { counts: 20 << 20, least_counts: 8 << 20, ones: 8 << 20 };
 }
 
 /// What the guest's clusters look like in the active state.
@@ -188,6 +188,8 @@ impl Walk<'_> {
             gather(ground.reader, &tables, &mut names).map_err(|error| failed(1, error))?;
         }
         self.references.settle();
+        // They are counted last, when it is settled where another walk goes on.
+        self.references.expect(ground.stored.places());
         self.findings.overflows = self.references.excess_over(ground.geometry.max_refcount);
         Ok(())
     }

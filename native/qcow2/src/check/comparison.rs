@@ -68,6 +68,7 @@ pub(super) fn count_blocks(
             }
         }
     }
+    debug_assert_eq!(references.window(), window, "the walk made room for them");
     damage
 }
 

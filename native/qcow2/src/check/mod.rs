@@ -7,9 +7,9 @@
 //! [`repair`], no other file is opened, and no key is needed: mapping is never encrypted.
 //!
 //! Memory is a few bits for each cluster that the *file* has, and bounded: where that is not enough,
-//! the clusters are counted window by window, and the tables read once for each. Work is bounded by
-//! the file's length, whatever its tables claim. A [`repair`] is not that modest: it has to have all
-//! counts at once.
+//! the clusters are counted window by window, and the tables read once for each. What is done for one
+//! is bounded by the file's length, whatever its tables claim. A [`repair`] is not that modest: it has
+//! to have all counts at once.
 
 mod census;
 mod comparison;

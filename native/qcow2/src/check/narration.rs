@@ -125,7 +125,9 @@ pub(super) fn tell_copied(
             let l1_index = (at - active.offset) / 8;
             teller.tell(&Problem::CopiedL2 { l1_index, entry, refcount });
         }
-        if !is_told(offset) {
+        // What is no table's place, or cannot be counted, is not looked into.
+        let is_counted = counts.count(offset >> geometry.cluster_bits).is_some();
+        if offset == 0 || !is_counted || !is_told(offset) {
             return Ok(());
         }
         let (told, steps) = (teller.told, table.steps);

@@ -51,12 +51,17 @@ impl References {
     }
 
     /// All zero, for those of `clusters` clusters from `first` on, as many as `most_bytes` bytes
-    /// will do for. `first` is a multiple of [`PAGE_CLUSTERS`].
+    /// will do for. `first` is a multiple of [`PAGE_CLUSTERS`], or past them all.
     pub fn within(most_bytes: usize, first: u64, clusters: u64) -> Self {
         // Pages of which nothing is known yet may take half of it at most.
         let most_pages = (most_bytes / 2 / size_of::<Counts>()).max(1) as u64;
         let end = first.saturating_add(most_pages.saturating_mul(PAGE_CLUSTERS));
-        let end = if end < clusters { end } else { u64::MAX };
+        // Where all are counted already, nothing is, whatever the file becomes meanwhile.
+        let end = match first < clusters {
+            true if end < clusters => end,
+            true => u64::MAX,
+            false => first,
+        };
         let counted = Pages { first, end, counts: Vec::new(), bytes: 0, most_bytes };
         let mut references = Self { known: first, counted, waiting: Batch::new() };
         references.reach(clusters);
@@ -106,6 +111,20 @@ impl References {
             counted.add(clusters, times);
             Ok::<_, std::convert::Infallible>(())
         });
+    }
+
+    /// Makes room for one more reference to each of these clusters, each time it is named: `add` will
+    /// not give up any cluster for them. Those past the last known are left out.
+    pub fn expect(&mut self, clusters: impl Iterator<Item = u64> + Clone) {
+        let known = self.known;
+        let inside = clusters.filter(|&cluster| cluster < known);
+        for cluster in inside.clone() {
+            self.add(cluster..cluster + 1, 1);
+        }
+        // A page that has been widened stays as wide.
+        for cluster in inside {
+            self.take_off(cluster..cluster + 1, 1);
+        }
     }
 
     /// Takes `times` references off each of `clusters`, as far as they were counted: what lies past
@@ -215,11 +234,12 @@ impl Pages {
         }
     }
 
-    /// Gives up the last clusters until the others take as little as they may. One page stays.
+    /// Gives up the last clusters until the others take as little as they may. One page stays, and
+    /// so do the places of those that were given up.
     fn give_up(&mut self) {
         while self.bytes > self.most_bytes && self.counts.len() > 1 {
             let page = self.counts.pop().expect("more than one");
-            self.bytes -= size_of::<Counts>() + page.packed_bytes();
+            self.bytes -= page.packed_bytes();
             self.end = self.first + self.counts.len() as u64 * PAGE_CLUSTERS;
         }
     }

@@ -93,6 +93,16 @@ impl<'a> Stored<'a> {
         &self.table[..used]
     }
 
+    /// The clusters that entries name as places of blocks.
+    pub fn places(&self) -> impl Iterator<Item = u64> + Clone {
+        self.table().iter().filter_map(|&entry| {
+            let (offset, reserved) = Self::split_table_entry(entry);
+            let is_place =
+                offset != 0 && reserved == 0 && offset.is_multiple_of(1 << self.cluster_bits);
+            is_place.then_some(offset >> self.cluster_bits)
+        })
+    }
+
     /// Splits a table entry into offset and reserved bits.
     pub fn split_table_entry(entry: u64) -> (u64, u64) {
         (entry & !TABLE_ENTRY_RESERVED, entry & TABLE_ENTRY_RESERVED)

@@ -1,5 +1,6 @@
 //! That a check says the same however little it may keep, on images in which everything is wrong.
 
+use super::references::PAGE_CLUSTERS;
 use super::*;
 use crate::format::mapping::{COMPRESSED, COPIED};
 use crate::format::refcount::RefcountOrder;
@@ -111,5 +112,58 @@ fn a_check_in_many_walks_says_what_a_check_in_one_walk_says() {
                 assert!(*other == said[0], "{refcount_bits} bits, room {room}");
             }
         }
+    }
+}
+
+/// One cluster of data in each of 64 pages, counted twice, and one page that has refcount blocks and
+/// nothing else: what a walk keeps of it is found out when the tables have been read.
+fn scattered() -> RecordingStorage {
+    const PAGES: u64 = 64;
+    const BLOCKS: u64 = 512;
+    let (l1, l2, table, blocks) = (4, 5, 16, PAGE_CLUSTERS);
+    let storage = RecordingStorage::new();
+    let new = NewImage { size: 64 * 64 * CLUSTER, cluster_bytes: CLUSTER, ..NewImage::default() };
+    create(&storage, &new).unwrap();
+    let put = |at: u64, bytes: &[u8]| storage.write_at(bytes, at).unwrap();
+    let mut counts = vec![0; (BLOCKS * 256).try_into().unwrap()];
+    let mut own = |cluster: u64, count| counts[usize::try_from(cluster).unwrap()] = count;
+    for cluster in [0, l1, l2].into_iter().chain(table..table + 8).chain(blocks..blocks + BLOCKS) {
+        own(cluster, 1);
+    }
+    put(l1 * CLUSTER, &((l2 * CLUSTER) | COPIED).to_be_bytes());
+    put(l2 * CLUSTER, &[0; 512]);
+    for page in (0..PAGES).filter(|page| page * PAGE_CLUSTERS != blocks) {
+        let cluster = page * PAGE_CLUSTERS + 100;
+        own(cluster, 2);
+        put(l2 * CLUSTER + page * 8, &(cluster * CLUSTER).to_be_bytes());
+    }
+    for (nth, counts) in (0..).zip(counts.chunks(256)) {
+        put((table * CLUSTER) + nth * 8, &((blocks + nth) * CLUSTER).to_be_bytes());
+        let bytes: Vec<u8> = counts.iter().flat_map(|&count: &u16| count.to_be_bytes()).collect();
+        put((blocks + nth) * CLUSTER, &bytes);
+    }
+    put(36, &u32::to_be_bytes(64));
+    for (at, field) in [(40, l1 * CLUSTER), (48, table * CLUSTER), (56, 8 << 32), (64, 0)] {
+        put(at, &field.to_be_bytes());
+    }
+    storage.set_len(PAGES * PAGE_CLUSTERS * CLUSTER).unwrap();
+    storage
+}
+
+/// Blocks are counted when it is settled which clusters another walk will count.
+#[test]
+fn refcount_blocks_take_no_cluster_from_those_that_are_compared() {
+    let image = open(Box::new(scattered())).unwrap();
+    let said = |room| {
+        let mut lines = Vec::new();
+        let tell = &mut |problem: &Problem| lines.push(problem.clone());
+        (check_within(room, &image, tell).unwrap(), lines)
+    };
+    let at_once = said(Room::CHECK);
+    assert_eq!((at_once.0.leaks, at_once.0.corruptions), (63, 0));
+    let table_bytes = 512 * 8;
+    for counts in (4000..44_000).step_by(500) {
+        let room = Room { counts: table_bytes + counts, least_counts: 0, ones: usize::MAX };
+        assert!(said(room) == at_once, "{counts} bytes for counts");
     }
 }
