@@ -16,6 +16,7 @@
 
 import type { SnapshotInfo } from "../native.ts";
 import type { InstanceRecord, SnapshotRecord } from "./schema.ts";
+import { shapes } from "./shapes.ts";
 
 /** What is known about an instance at one moment. */
 export interface Facts {
@@ -69,21 +70,26 @@ export function settle(
   return { record: rest, outcome: commitFields === pending.before ? "dropped" : "overtaken" };
 }
 
-/** What a restore brings back. Nothing else of a note gets into a record, whatever it holds. */
-const RESTORABLE = [
+/** What a restore brings back. */
+const RESTORABLE = new Set([
   "cpus",
   "memoryBytes",
   "interfaces",
   "mounts",
   "snapshotCount",
   "head",
-] as const satisfies (keyof InstanceRecord)[];
+]);
 
+/**
+ * What a note puts into the record: that, and what this version does not know. What else a record
+ * has stays as it is, whatever the note holds.
+ */
 function restorable(
   result: NonNullable<InstanceRecord["pending"]>["result"],
 ): Partial<InstanceRecord> {
-  const known = RESTORABLE.filter((key) => result[key] !== undefined);
-  return Object.fromEntries(known.map((key) => [key, result[key]]));
+  const names = shapes.instance.fields.map(({ name }) => name);
+  const fixed = new Set(names.filter((name) => !RESTORABLE.has(name)));
+  return Object.fromEntries(Object.entries(result).filter(([key]) => !fixed.has(key)));
 }
 
 /** How many snapshots were taken: what the record may say about it. */

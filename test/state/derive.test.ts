@@ -325,13 +325,14 @@ describe("a note about a restore", () => {
     });
   });
 
-  test("brings back what a restore does and nothing else that is in it", () => {
+  test("changes nothing of the record that a restore does not, and keeps what is not known", () => {
     const strange = { ...result, uuid: 5, schema: 2, cloneCount: -1, pending: 5, future: true };
     const { pending } = noted;
     const record = { ...noted, pending: { ...pending, result: strange } };
     expect(settle(record as unknown as InstanceRecord, after).record).toEqual({
       ...instance,
       ...result,
+      future: true,
     });
   });
 
