@@ -30,8 +30,8 @@ use crate::storage::Storage;
 
 pub(crate) use batch::Batch;
 pub(crate) use counts::{Counts, OutOfRange};
-pub(crate) use page::Bits;
-use page::{PAGE_CLUSTERS, Page, Refusal, Role};
+pub(crate) use page::{Bits, PAGE_CLUSTERS};
+use page::{Page, Refusal, Role};
 use runs::Runs;
 
 /// A loaded refcount block.

@@ -9,8 +9,9 @@
 //! there may be, it keeps what belongs to the first clusters of the file, and another walk goes on
 //! from there: time grows, and memory does not.
 //!
-//! The work of a walk is bounded by the file's length, that of all together by its square. Nothing is told here: where a problem was
-//! counted, the narration goes over the same ground in `qemu-img`'s order.
+//! The work of a walk is bounded by the file's length, that of all together by its square. Nothing
+//! is told here: where a problem was counted, the narration goes over the same ground in
+//! `qemu-img`'s order.
 
 use std::ops::Range;
 

@@ -57,10 +57,12 @@ impl References {
         let most_pages = (most_bytes / 2 / size_of::<Counts>()).max(1) as u64;
         let end = first.saturating_add(most_pages.saturating_mul(PAGE_CLUSTERS));
         // Where all are counted already, nothing is, whatever the file becomes meanwhile.
-        let end = match first < clusters {
-            true if end < clusters => end,
-            true => u64::MAX,
-            false => first,
+        let end = if first >= clusters {
+            first
+        } else if end < clusters {
+            end
+        } else {
+            u64::MAX
         };
         let counted = Pages { first, end, counts: Vec::new(), bytes: 0, most_bytes };
         let mut references = Self { known: first, counted, waiting: Batch::new() };
@@ -113,8 +115,8 @@ impl References {
         });
     }
 
-    /// Makes room for one more reference to each of these clusters, each time it is named: `add` will
-    /// not give up any cluster for them. Those past the last known are left out.
+    /// Makes room for one more reference to each of these clusters, each time it is named: `add`
+    /// will not give up any cluster for them. Those past the last known are left out.
     pub fn expect(&mut self, clusters: impl Iterator<Item = u64> + Clone) {
         let known = self.known;
         let inside = clusters.filter(|&cluster| cluster < known);

@@ -17,8 +17,8 @@ use super::planner::Planner;
 use super::proof::{Counting, Walked};
 use super::slot::Named;
 use super::tables;
-use super::uses::{self, Use};
-use super::walk::{References, for_tables, parts};
+use super::uses::{self, Names, Use};
+use super::walk::reference_tables;
 
 impl Planner<'_> {
     /// Counts by difference: a table that the goal names more often than the disk, or less, takes
@@ -60,18 +60,12 @@ impl Planner<'_> {
         for u in uses.iter().filter(|u| stays(u)) {
             refcounts.add(storage, u.place(header), uses::signed(u.names.after))?;
         }
-        let wanted = |_, u: &Use| stays(u);
-        for part in parts(self.image, uses, wanted)? {
-            let mut references = References::of(part, self.image, refcounts);
-            for_tables(self.image, uses, wanted, |index, table| {
-                let Use { offset, names } = uses[index];
-                let delta = uses::signed(names.after);
-                let change = Change { delta, after: names.after, fresh: false };
-                references.table(table, offset, change)?;
-                Ok(())
-            })?;
-            references.finish()?;
-        }
+        let change = |names: Names| Change {
+            delta: uses::signed(names.after),
+            after: names.after,
+            fresh: false,
+        };
+        reference_tables(self.image, refcounts, uses, stays, change, |_, _| ())?;
         self.reference_fresh(goal, Change { delta: 1, after: 1, fresh: true })
     }
 }

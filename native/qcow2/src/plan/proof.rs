@@ -12,7 +12,7 @@ use crate::refcounts::Change;
 use super::goal::Goal;
 use super::planner::Planner;
 use super::uses::{Names, Use, signed};
-use super::walk::{References, for_tables, parts};
+use super::walk::{References, reference_tables};
 
 /// All L2 tables are read, as a proof, while those that nothing else asks for take at most this many
 /// bytes.
@@ -97,17 +97,11 @@ impl Planner<'_> {
                 "The image has features that Calque does not know, and lies on a block device",
             ));
         }
-        let wanted = |_, u: &Use| complete || needed(u);
+        let wanted = |u: &Use| complete || needed(u);
+        let change = |names| counting.change(names);
         let mut any_copied = vec![false; uses.len()];
-        for part in parts(self.image, uses, wanted)? {
-            let mut references = References::of(part, self.image, &mut self.refcounts);
-            for_tables(self.image, uses, wanted, |index, table| {
-                let u = &uses[index];
-                any_copied[index] = references.table(table, u.offset, counting.change(u.names))?;
-                Ok(())
-            })?;
-            references.finish()?;
-        }
+        let hear = |index: usize, copied| any_copied[index] = copied;
+        reference_tables(self.image, &mut self.refcounts, uses, wanted, change, hear)?;
         let fresh = Names { before: 0, after: 1, movable: 1 };
         self.reference_fresh(goal, counting.change(fresh))?;
         let leaks = complete && self.refcounts.has_unseen(storage)?;

@@ -5,9 +5,9 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::format::mapping::{COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
-use crate::refcounts::{Batch, Change, Refcounts};
+use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
 
-use super::uses::Use;
+use super::uses::{Names, Use};
 
 /// Neighbouring L2 tables are read together up to this many bytes.
 const READ_BYTES: u64 = 1 << 20;
@@ -19,26 +19,55 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// are seen, and next to nothing then: so the clusters of a large disk are not seen all at once.
 const WALK_BYTES: u64 = 24 << 20;
 const WALKED_BITS: u64 = 5;
-/// Clusters that are laid out together in memory, as runs that are shorter may need them.
-const PAGE_CLUSTERS: u64 = 2048;
 /// Tables that are looked at to find out how long the runs are.
 const SAMPLED_TABLES: usize = 64;
 
-/// How data are counted: the clusters of each part of the file by a walk of their own. One part,
-/// where that takes little memory: nearly always.
-pub(super) fn parts(
+/// Registers what the wanted tables map, with the `change` of each; `hear` is told which of them, by
+/// their place in `uses`, have an entry with COPIED.
+pub(super) fn reference_tables(
     image: &Image,
+    refcounts: &mut Refcounts,
     uses: &[Use],
-    wanted: impl Fn(usize, &Use) -> bool,
-) -> Result<Vec<Range<u64>>> {
-    parts_within(WALK_BYTES, image, uses, wanted)
+    wanted: impl Fn(&Use) -> bool + Copy,
+    change: impl Fn(Names) -> Change,
+    hear: impl FnMut(usize, bool),
+) -> Result<()> {
+    reference_within(WALK_BYTES, image, refcounts, uses, wanted, change, hear)
 }
 
-fn parts_within(
+fn reference_within(
+    most_bytes: u64,
+    image: &Image,
+    refcounts: &mut Refcounts,
+    uses: &[Use],
+    wanted: impl Fn(&Use) -> bool + Copy,
+    change: impl Fn(Names) -> Change,
+    mut hear: impl FnMut(usize, bool),
+) -> Result<()> {
+    for part in parts(most_bytes, image, uses, wanted)? {
+        let mut references = References { part, ..References::new(image, refcounts) };
+        for_tables(
+            image,
+            uses,
+            |_, u| wanted(u),
+            |index, table| {
+                let Use { offset, names } = uses[index];
+                hear(index, references.table(table, offset, change(names))?);
+                Ok(())
+            },
+        )?;
+        references.finish()?;
+    }
+    Ok(())
+}
+
+/// How data are counted: the clusters of each part of the file by a walk of their own. One part,
+/// where that takes no more than `most_bytes`: nearly always.
+fn parts(
     most_bytes: u64,
     image: &Image,
     uses: &[Use],
-    wanted: impl Fn(usize, &Use) -> bool,
+    wanted: impl Fn(&Use) -> bool,
 ) -> Result<Vec<Range<u64>>> {
     let whole = vec![0..u64::MAX];
     let clusters = image.file_bytes >> image.header.cluster_bits;
@@ -46,12 +75,12 @@ fn parts_within(
     if at_most <= most_bytes {
         return Ok(whole);
     }
-    let tables = || (0..uses.len()).filter(|&index| wanted(index, &uses[index]));
+    let tables = || uses.iter().filter(|u| wanted(u));
     let every = tables().count().div_ceil(SAMPLED_TABLES).max(1);
     let mut bytes = vec![0; usize::try_from(image.header.cluster_bytes()).expect("2 MiB")];
     let mut runs = 0;
-    for index in tables().step_by(every) {
-        image.storage.read_at(&mut bytes, uses[index].offset)?;
+    for u in tables().step_by(every) {
+        image.storage.read_at(&mut bytes, u.offset)?;
         let mut next = 0;
         for (_, entry) in image.header.l2_words(&bytes).filter(|&(_, entry)| entry != 0) {
             runs += u64::from(entry & OFFSET_MASK != next);
@@ -137,19 +166,14 @@ impl<W: Fn(usize, &Use) -> bool> Iterator for Neighbours<'_, W> {
 pub(super) struct References<'a> {
     image: &'a Image,
     refcounts: &'a mut Refcounts,
-    /// What is registered of them.
+    /// The part of the file of which clusters are registered.
     part: Range<u64>,
     waiting: Batch<Change>,
 }
 
 impl<'a> References<'a> {
     pub fn new(image: &'a Image, refcounts: &'a mut Refcounts) -> Self {
-        Self::of(0..u64::MAX, image, refcounts)
-    }
-
-    /// Registers only clusters of this part of the file.
-    pub fn of(part: Range<u64>, image: &'a Image, refcounts: &'a mut Refcounts) -> Self {
-        Self { image, refcounts, part, waiting: Batch::new() }
+        Self { image, refcounts, part: 0..u64::MAX, waiting: Batch::new() }
     }
 
     /// Registers everything that the entries of one L2 table own, consecutive clusters as one run,
@@ -243,28 +267,18 @@ mod tests {
     fn data_that_are_counted_part_by_part_are_counted_as_those_that_are_counted_at_once() {
         let image = backwards();
         let uses = uses::count(&image, &[], &Goal::same(&image.header)).unwrap();
-        assert_eq!(parts(&image, &uses, |_, _| true).unwrap(), [0..u64::MAX]);
-        let parts = parts_within(1500, &image, &uses, |_, _| true).unwrap();
+        assert_eq!(parts(WALK_BYTES, &image, &uses, |_| true).unwrap(), [0..u64::MAX]);
+        let parts = parts(1500, &image, &uses, |_| true).unwrap();
         assert!((3..9).contains(&parts.len()), "{parts:?}");
         assert_eq!((parts[0].start, parts.last().unwrap().end), (0, u64::MAX));
         assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
         let storage = image.storage();
-        let count = |parts: &[Range<u64>]| {
+        let count = |most_bytes| {
             let mut refcounts = Refcounts::load(&image).unwrap();
-            for part in parts {
-                let mut references = References::of(part.clone(), &image, &mut refcounts);
-                for_tables(
-                    &image,
-                    &uses,
-                    |_, _| true,
-                    |index, table| {
-                        let change = Change { delta: 1, after: 2, fresh: false };
-                        references.table(table, uses[index].offset, change).map(|_| ())
-                    },
-                )
+            let change = |_| Change { delta: 1, after: 2, fresh: false };
+            let hear = |_, _| ();
+            reference_within(most_bytes, &image, &mut refcounts, &uses, |_| true, change, hear)
                 .unwrap();
-                references.finish().unwrap();
-            }
             let mut unseen = Vec::new();
             let push = |run| {
                 unseen.push(run);
@@ -275,8 +289,8 @@ mod tests {
             let counts: Vec<_> = clusters.map(|c| refcounts.count(storage, c).unwrap()).collect();
             (unseen, counts)
         };
-        let at_once = count(&[0..u64::MAX]);
+        let at_once = count(WALK_BYTES);
         assert_eq!(at_once.1.iter().filter(|&&count| count == 2).count() as u64, CLUSTERS / 2);
-        assert_eq!(count(&parts), at_once);
+        assert_eq!(count(1500), at_once);
     }
 }

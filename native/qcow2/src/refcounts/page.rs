@@ -10,7 +10,7 @@ use super::{Change, Counts, OutOfRange};
 use crate::format::refcount::RefcountOrder;
 
 /// Clusters of a page; fewer where a block has fewer.
-pub(super) const PAGE_CLUSTERS: u64 = 2048;
+pub(crate) const PAGE_CLUSTERS: u64 = 2048;
 
 /// One bit for each cluster of a page.
 #[derive(Debug, Default)]

@@ -92,9 +92,7 @@ fn a_snapshot_table_of_63_mib_is_checked_and_listed_in_at_most_64_mib() {
     if is_child() {
         return;
     }
-    let mut image = Sparse::new(MIB, 64 * KIB, 16);
-    let l1 = image.table(&[0], 1);
-    image.set_l1(l1, 1);
+    let mut image = Sparse::blank(64 * KIB);
     let row = |id: u64| {
         let id = id.to_string().into_bytes();
         let mut row = SnapshotEntry::disk_only(id, b"name".to_vec(), (1, 0), MIB);
@@ -114,9 +112,7 @@ fn rows_with_names_of_64_kib_are_told_in_at_most_64_mib() {
     if is_child() {
         return;
     }
-    let mut image = Sparse::new(MIB, 64 * KIB, 16);
-    let l1 = image.table(&[0], 1);
-    image.set_l1(l1, 1);
+    let mut image = Sparse::blank(64 * KIB);
     let name = vec![b'n'; 65_535];
     let mut row = SnapshotEntry::disk_only(name.clone(), name, (1, 0), MIB);
     row.l1_offset = 512;
@@ -132,9 +128,7 @@ fn a_check_of_65_535_bitmaps_with_long_names_takes_at_most_64_mib() {
     if is_child() {
         return;
     }
-    let mut image = Sparse::new(MIB, 64 * KIB, 16);
-    let l1 = image.table(&[0], 1);
-    image.set_l1(l1, 1);
+    let mut image = Sparse::blank(64 * KIB);
     let table = image.table(&[0], BITMAPS.into());
     let mut directory = Vec::new();
     for nth in 0..BITMAPS {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use crate::MIB;
 use qcow2::format::mapping::encode_table;
 use qcow2::format::refcount::RefcountOrder;
 use qcow2::format::snapshot::{SnapshotEntry, encode_table as encode_snapshots};
@@ -36,6 +37,14 @@ impl Sparse {
         let mut image =
             Self { directory, file, cluster_bytes, order, counted: Vec::new(), next: FIRST };
         image.count(0..1, 1);
+        image
+    }
+
+    /// One whose disk has an L1 table that names nothing.
+    pub fn blank(cluster_bytes: u64) -> Self {
+        let mut image = Self::new(MIB, cluster_bytes, 16);
+        let l1 = image.table(&[0], 1);
+        image.set_l1(l1, 1);
         image
     }
 
