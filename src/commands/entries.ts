@@ -14,7 +14,7 @@ import type {
   SnapshotEntry,
   State,
 } from "../text/entries.ts";
-import { fromHex } from "../text/name.ts";
+import { asWritten } from "../text/name.ts";
 import { isoTimestamp } from "../text/timestamp.ts";
 import { problemText } from "./store.ts";
 
@@ -143,7 +143,7 @@ export function shownSnapshots({ snapshots }: InstanceView): ShownSnapshot[] {
 
 /** The name as it stands in the image, byte for byte. */
 function nameOf({ name, nameBytes }: SnapshotView): string {
-  return nameBytes === undefined ? name : fromHex(nameBytes);
+  return asWritten(name, nameBytes);
 }
 
 /** What `list --snapshots` shows. */

@@ -4,6 +4,11 @@
 
 const ESCAPED_BYTE = 0xdc00;
 
+/** A text of the core's as it stands in the image, whose bytes are there where it is not UTF-8. */
+export function asWritten(text: string, bytes: string | undefined): string {
+  return bytes === undefined ? text : fromHex(bytes);
+}
+
 /** The name whose bytes are given in hexadecimal. */
 export function fromHex(hex: string): string {
   const bytes = hex.match(/../g)?.map((byte) => Number.parseInt(byte, 16)) ?? [];

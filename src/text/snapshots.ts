@@ -2,7 +2,7 @@
 // longer values push the rest to the right.
 
 import type { SnapshotInfo } from "../native.ts";
-import { byteLength, fromHex } from "./name.ts";
+import { asWritten, byteLength } from "./name.ts";
 import { formatSize } from "./size.ts";
 
 /** Nothing when there are none. `show` makes a name printable, see `Output.name`. */
@@ -27,12 +27,12 @@ export function snapshotList(
 
 /** The name as it stands in the image, byte for byte. */
 export function snapshotName({ name, nameBytes }: SnapshotInfo): string {
-  return nameBytes === undefined ? name : fromHex(nameBytes);
+  return asWritten(name, nameBytes);
 }
 
 /** The id, likewise. */
 export function snapshotId({ id, idBytes }: SnapshotInfo): string {
-  return idBytes === undefined ? id : fromHex(idBytes);
+  return asWritten(id, idBytes);
 }
 
 const WIDTHS = [-7, -16, 8, 19, 15, 10];

@@ -1,5 +1,7 @@
 //! What the core found and did, as it crosses.
 
+use std::borrow::Cow;
+
 use qcow2::format::snapshot::SnapshotEntry;
 use qcow2::{Committed, Error, Image, PlannedCommit};
 
@@ -45,12 +47,13 @@ pub(crate) fn describe_snapshots(image: &Image) -> qcow2::Result<Vec<SnapshotInf
 
 /// A table entry, as it crosses.
 fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
-    let (id, name) = (entry.shown_id(), entry.shown_name());
+    let (id, id_bytes) = text(entry.shown_id());
+    let (name, name_bytes) = text(entry.shown_name());
     SnapshotInfo {
-        id: String::from_utf8_lossy(id).into_owned(),
-        id_bytes: std::str::from_utf8(id).is_err().then(|| hex(id)),
-        name: String::from_utf8_lossy(name).into_owned(),
-        name_bytes: std::str::from_utf8(name).is_err().then(|| hex(name)),
+        id,
+        id_bytes,
+        name,
+        name_bytes,
         vm_state_size: Bytes(entry.vm_state_bytes()),
         date_sec: entry.date_sec,
         date_nsec: entry.date_nsec,
@@ -58,6 +61,14 @@ fn describe_snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
         vm_clock_nsec: u32::try_from(entry.vm_clock_nsec % 1_000_000_000).expect("below 10^9"),
         icount: entry.icount().map(|count| count.to_string()),
         disk_size: entry.disk_size().map(Bytes),
+    }
+}
+
+/// A text that should be UTF-8, and its bytes where it is not.
+fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => (text.to_owned(), None),
+        Cow::Owned(replaced) => (replaced, Some(hex(bytes))),
     }
 }
 
