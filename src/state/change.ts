@@ -65,9 +65,8 @@ export class InstanceChange implements Disposable {
   readonly #where: Listed;
   readonly #paths: InstancePaths;
   readonly #lock: Lock;
-  /** As last read, and how much of it; forgotten with each change. */
+  /** As last read; forgotten with each change. */
   #moment: Moment | undefined;
-  #extent: Extent = "without records";
 
   constructor(access: StoreAccess, where: Listed, lock: Lock) {
     this.#access = access;
@@ -283,12 +282,9 @@ export class InstanceChange implements Disposable {
   }
 
   #current(extent: Extent = "with records"): Moment {
-    const isEnough = this.#extent === "with records" || extent === "without records";
-    if (this.#moment === undefined || !isEnough) {
-      this.#moment = readMomentLocked(this.#access, this.#where, extent);
-      this.#extent = extent;
-    }
-    return this.#moment;
+    const known = this.#moment?.extent;
+    if (known === "with records" || known === extent) return this.#moment!;
+    return (this.#moment = readMomentLocked(this.#access, this.#where, extent));
   }
 
   get #disk(): string {

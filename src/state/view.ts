@@ -16,6 +16,8 @@ import { decode, type InstanceRecord, type SnapshotRecord } from "./schema.ts";
 
 /** What was read. */
 export interface Moment {
+  /** How much of it: without the snapshots' records, `facts` know names and numbers alone. */
+  readonly extent: Extent;
   /** The record, as it is stored. */
   readonly stored: InstanceRecord;
   readonly image: SnapshotListReport;
@@ -37,6 +39,9 @@ const ATTEMPTS = 5;
 /** Whether the snapshots' records are read as well. */
 export type Extent = "with records" | "without records";
 
+/** Whether the instance's lock is the reader's. */
+type Guard = "locked" | "unlocked";
+
 /**
  * Reads an instance. Throws a `StateError`: `missing` when its directory has gone, `broken`,
  * `newer`.
@@ -55,13 +60,8 @@ export function readMomentLocked(access: StoreAccess, where: Whereabouts, extent
   return readAtLast(access, where, extent, "locked");
 }
 
-function readAtLast(
-  access: StoreAccess,
-  where: Whereabouts,
-  extent: Extent,
-  lock: "locked" | "unlocked",
-): Moment {
-  const moment = readSeveralTimes(access, where, extent, lock);
+function readAtLast(access: StoreAccess, where: Whereabouts, extent: Extent, guard: Guard): Moment {
+  const moment = readSeveralTimes(access, where, extent, guard);
   if (moment !== undefined) return moment;
   throw unusable(where, broken(reasons.changing));
 }
@@ -70,10 +70,10 @@ function readSeveralTimes(
   access: StoreAccess,
   where: Whereabouts,
   extent: Extent,
-  lock: "locked" | "unlocked",
+  guard: Guard,
 ): Moment | undefined {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-    const moment = readOnce(access, where, extent, lock);
+    const moment = readOnce(access, where, extent, guard);
     if (moment !== undefined) return moment;
   }
   return undefined;
@@ -84,12 +84,12 @@ function readOnce(
   access: StoreAccess,
   where: Whereabouts,
   extent: Extent,
-  lock: "locked" | "unlocked",
+  guard: Guard,
 ): Moment | undefined {
   const paths = instancePaths(where.directory);
   const { text, record: stored } = readRecord(access, where);
   const hasChanged = (): boolean =>
-    lock === "unlocked" && access.files.readOne(paths.record) !== text;
+    guard === "unlocked" && access.files.readOne(paths.record) !== text;
   const image = readImage(access, paths);
   if (image === "busy") return undefined;
   if ("reason" in image) {
@@ -99,7 +99,8 @@ function readOnce(
   const { record } = settle(stored, image.commitFields);
   const bare = { record, entries: image.snapshots, records: new Map(), leftovers: new Map() };
   if (extent === "without records") {
-    return hasChanged() ? undefined : { stored, image, facts: asFacts(bare), problems: new Map() };
+    if (hasChanged()) return undefined;
+    return { extent, stored, image, facts: asFacts(bare), problems: new Map() };
   }
   const { records, problems, isComplete } = readSnapshotRecords(access, paths, image.snapshots);
   const facts = withLeftovers(access, paths, asFacts({ ...bare, records }));
@@ -110,7 +111,7 @@ function readOnce(
     const isSame = again !== "busy" && "commitFields" in again;
     if (!isSame || again.commitFields !== image.commitFields) return undefined;
   }
-  return { stored, image, facts, problems };
+  return { extent, stored, image, facts, problems };
 }
 
 /** The record and the text that it was read from. */
