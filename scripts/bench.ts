@@ -7,9 +7,9 @@
 // Twelve GiB of free space are enough, in `bench/work` or where `--in` says; everything is removed
 // at the end. `--only` is start, fabricated, real, clone or instances. `--size` (10, 100, 1024, …)
 // and `--layout` (sequential, shuffled, aged) are those of the fabricated images. qemu-img is ended
-// after `--patience` seconds, once for each row, which then says `>`. `--record` keeps in bench/results what is
-// printed and, as JSON, every sample. Everybody works on a copy of his own, with warm caches; the
-// rows that miss a target are printed as such.
+// after `--patience` seconds, once for each row, which then says `>`. `--record` keeps in
+// bench/results what is printed and, as JSON, every sample. Everybody works on a copy of his own,
+// with warm caches; the rows that miss a target are printed as such.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";

@@ -68,6 +68,7 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
     theirs: [],
     targets: [],
   }));
+  const check = rows[steps.findIndex(({ kind }) => kind === "check")]!;
   const ours = `${directory}/ours.qcow2`;
   const theirs = `${directory}/theirs.qcow2`;
   const unpunched = `${directory}/unpunched.qcow2`;
@@ -97,9 +98,8 @@ export async function benchSnapshots(master: Master, setting: Setting): Promise<
         await inTurns(round + index + repeat, contestants);
       }
       // An image that was left in the middle of a change is nobody's to go on with.
-      if (wasStopped(row)) freshCopy(ours, theirs);
+      if (step.changes && wasStopped(row)) freshCopy(ours, theirs);
     }
-    const check = rows[steps.findIndex(({ kind }) => kind === "check")]!;
     for (const copy of [ours, theirs, unpunched]) judge(copy, check, setting);
   }
 
