@@ -8,13 +8,16 @@
 //! | file | knows |
 //! |---|---|
 //! | `batch` | references that are counted place by place |
+//! | `bits` | one bit for each of some clusters |
 //! | `counts` | counts in as few bits as they need |
 //! | `page` | what is known of some neighbouring clusters |
 //! | `runs` | bits as runs of clusters |
 //!
-//! Memory is about five bits a cluster that is counted, and nothing for those that are not.
+//! Memory is about five bits a cluster that is counted and differs from its neighbours, and next to
+//! nothing for others.
 
 mod batch;
+mod bits;
 mod counts;
 mod page;
 mod runs;
@@ -29,8 +32,9 @@ use crate::image::Image;
 use crate::storage::Storage;
 
 pub(crate) use batch::Batch;
+pub(crate) use bits::Bits;
 pub(crate) use counts::{Counts, OutOfRange};
-pub(crate) use page::{Bits, PAGE_CLUSTERS};
+pub(crate) use page::PAGE_CLUSTERS;
 use page::{Page, Refusal, Role};
 use runs::Runs;
 
@@ -118,8 +122,8 @@ impl Refcounts {
         }
     }
 
-    /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the entry
-    /// in the block: nothing is placed there.
+    /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the
+    /// entry in the block: nothing is placed there.
     pub fn replace(
         &mut self,
         index: usize,
@@ -167,9 +171,14 @@ impl Refcounts {
         (block, entry)
     }
 
+    /// log2 of the clusters of a page.
+    fn page_bits(&self) -> u32 {
+        self.block_bits.min(PAGE_CLUSTERS.ilog2())
+    }
+
     /// Clusters of a page.
     fn page_entries(&self) -> usize {
-        usize::try_from(self.block_entries().min(PAGE_CLUSTERS)).expect("few")
+        1 << self.page_bits()
     }
 
     /// Loads block `index`; none where the table has no such block.
@@ -216,10 +225,10 @@ impl Refcounts {
     /// What is known of `cluster`, and which one of its page it is.
     fn page(&mut self, storage: &dyn Storage, cluster: u64) -> Result<Option<(&Page, usize)>> {
         let (index, entry) = self.locate(cluster);
-        let len = self.page_entries();
+        let (len, bits) = (self.page_entries(), self.page_bits());
         let block = self.block(storage, index)?;
-        let page = block.and_then(|block| block.pages[entry / len].as_deref());
-        Ok(page.map(|page| (page, entry % len)))
+        let page = block.and_then(|block| block.pages[entry >> bits].as_deref());
+        Ok(page.map(|page| (page, entry & (len - 1))))
     }
 
     /// NEW count of `cluster`; 0 where no block counts it.
@@ -240,12 +249,6 @@ impl Refcounts {
         Ok(true)
     }
 
-    /// Gives back the memory of counts that have become alike.
-    pub fn squeeze(&mut self) {
-        let pages = self.blocks.iter_mut().flat_map(|block| &mut block.pages);
-        pages.flatten().for_each(|page| page.counts.squeeze());
-    }
-
     /// Calls `apply` on each page that `clusters` touch: with the part of it, and whether NEW
     /// changes. Fails as corrupt where no block counts them, and where `apply` refuses one.
     fn for_pages(
@@ -256,10 +259,11 @@ impl Refcounts {
         mut apply: impl FnMut(&mut Page, Range<usize>) -> Result<(), (usize, Refusal)>,
     ) -> Result<()> {
         let (bits, order, len) = (self.cluster_bits, self.order, self.page_entries());
+        let page_bits = self.page_bits();
         let mut first = clusters.start;
         while first < clusters.end {
             let (index, entry) = self.locate(first);
-            let (page, entry) = (entry / len, entry % len);
+            let (page, entry) = (entry >> page_bits, entry & (len - 1));
             let count = ((len - entry) as u64).min(clusters.end - first);
             let offset = first << bits;
             let block = self
@@ -268,21 +272,8 @@ impl Refcounts {
             block.dirty |= changes == Changes::Counts;
             let page = block.pages[page].get_or_insert_with(|| Box::new(Page::empty(len)));
             let end = entry + usize::try_from(count).expect("at most a page");
-            apply(page, entry..end).map_err(|(refused, why)| {
-                let offset = (first + (refused - entry) as u64) << bits;
-                match why {
-                    Refusal::Overlap(Role::Table) => {
-                        corrupt(format!("Tables overlap at {offset:#x}"), offset)
-                    }
-                    Refusal::Overlap(Role::Data) => {
-                        corrupt(format!("Data overlaps a table at {offset:#x}"), offset)
-                    }
-                    Refusal::CountedFree => {
-                        corrupt(format!("Cluster at {offset:#x} is used but counted free"), offset)
-                    }
-                    Refusal::Count(OutOfRange::Negative) => too_low(offset),
-                    Refusal::Count(OutOfRange::TooLarge) => overflow(order),
-                }
+            apply(page, entry..end).map_err(|(index, why)| {
+                refused(order, first - entry as u64 + index as u64, bits, why)
             })?;
             first += count;
         }
@@ -302,7 +293,8 @@ impl Refcounts {
         })
     }
 
-    /// Registers data that an L2 entry owns. Fails where it overlaps a table, or is counted free.
+    /// Registers data that an L2 entry owns, now or when [`settle`](Self::settle) is called:
+    /// before, nothing may be asked. Fails where it overlaps a table, or is counted free.
     pub fn reference_data(
         &mut self,
         storage: &dyn Storage,
@@ -311,8 +303,25 @@ impl Refcounts {
     ) -> Result<()> {
         let order = self.order;
         self.for_pages(storage, clusters, change.into(), |page, range| {
-            page.reference(range, Role::Data, change, order)
+            page.reference_later(range, change, order)
         })
+    }
+
+    /// Registers the data that wait for it, and gives back the memory of counts that have become
+    /// alike. Fails as [`reference_data`](Self::reference_data).
+    pub fn settle(&mut self) -> Result<()> {
+        let (order, bits, len) = (self.order, self.cluster_bits, self.page_entries());
+        for (index, &slot) in self.slots.iter().enumerate().filter(|&(_, &slot)| slot != 0) {
+            let first = (index as u64) << self.block_bits;
+            let pages = &mut self.blocks[slot as usize - 1].pages;
+            for (page, first) in pages.iter_mut().zip((first..).step_by(len)) {
+                let Some(page) = page else { continue };
+                page.settle(order)
+                    .map_err(|(index, why)| refused(order, first + index as u64, bits, why))?;
+                page.counts.squeeze();
+            }
+        }
+        Ok(())
     }
 
     /// Changes counts without registering anything: for tables that a commit frees or takes.
@@ -602,6 +611,22 @@ enum Changes {
 impl From<Change> for Changes {
     fn from(change: Change) -> Self {
         if change.delta == 0 { Self::Marks } else { Self::Counts }
+    }
+}
+
+/// Why `cluster` cannot be referenced, or counted.
+fn refused(order: RefcountOrder, cluster: u64, cluster_bits: u32, why: Refusal) -> Error {
+    let offset = cluster << cluster_bits;
+    match why {
+        Refusal::Overlap(Role::Table) => corrupt(format!("Tables overlap at {offset:#x}"), offset),
+        Refusal::Overlap(Role::Data) => {
+            corrupt(format!("Data overlaps a table at {offset:#x}"), offset)
+        }
+        Refusal::CountedFree => {
+            corrupt(format!("Cluster at {offset:#x} is used but counted free"), offset)
+        }
+        Refusal::Count(OutOfRange::Negative) => too_low(offset),
+        Refusal::Count(OutOfRange::TooLarge) => overflow(order),
     }
 }
 

@@ -65,7 +65,7 @@ impl References {
             u64::MAX
         };
         let counted = Pages { first, end, counts: Vec::new(), bytes: 0, most_bytes };
-        let mut references = Self { known: first, counted, waiting: Batch::new() };
+        let mut references = Self { known: first, counted, waiting: Batch::new(clusters) };
         references.reach(clusters);
         references
     }
@@ -109,7 +109,7 @@ impl References {
     /// Adds what waits. Before, nothing may be asked.
     pub fn settle(&mut self) {
         let counted = &mut self.counted;
-        let Ok(()) = std::mem::replace(&mut self.waiting, Batch::new()).drain(|clusters, times| {
+        let Ok(()) = self.waiting.drain(|clusters, times| {
             counted.add(clusters, times);
             Ok::<_, std::convert::Infallible>(())
         });

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::mapping::{COPIED, Mapping, OFFSET_MASK};
+use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
 use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
 
@@ -11,19 +11,23 @@ use super::uses::{Names, Use};
 
 /// Neighbouring L2 tables are read together up to this many bytes.
 const READ_BYTES: u64 = 1 << 20;
-/// So far ahead the storage is told what will be read: the tables of a new disk lie far apart, where
-/// no system would look for them by itself.
+/// So far ahead the storage is told what will be read: the tables of a new disk lie far apart,
+/// where no system would look for them by itself.
 const AHEAD_BYTES: u64 = 4 << 20;
 
-/// What a walk over clusters in no order may take. Each takes [`WALKED_BITS`] until all around it
-/// are seen, and next to nothing then: so the clusters of a large disk are not seen all at once.
+/// What a walk over clusters in no order may take. So the clusters of a large disk are not seen all
+/// at once.
 const WALK_BYTES: u64 = 24 << 20;
-const WALKED_BITS: u64 = 5;
+/// What it takes for each cluster, until all around it are seen, and next to nothing then: while
+/// they wait.
+const WAITING_BITS: u64 = 1;
+/// And when some of a page are registered before the others.
+const WALKED_BITS: u64 = 6;
 /// Tables that are looked at to find out how long the runs are.
 const SAMPLED_TABLES: usize = 64;
 
-/// Registers what the wanted tables map, with the `change` of each; `hear` is told which of them, by
-/// their place in `uses`, have an entry with COPIED.
+/// Registers what the wanted tables map, with the `change` of each; `hear` is told which of them,
+/// by their place in `uses`, have an entry with COPIED.
 pub(super) fn reference_tables(
     image: &Image,
     refcounts: &mut Refcounts,
@@ -44,7 +48,7 @@ fn reference_within(
     change: impl Fn(Names) -> Change,
     mut hear: impl FnMut(usize, bool),
 ) -> Result<()> {
-    for part in parts(most_bytes, image, uses, wanted)? {
+    for part in parts(most_bytes, image, uses, wanted, &change)? {
         let mut references = References { part, ..References::new(image, refcounts) };
         for_tables(
             image,
@@ -68,14 +72,17 @@ fn parts(
     image: &Image,
     uses: &[Use],
     wanted: impl Fn(&Use) -> bool,
+    change: impl Fn(Names) -> Change,
 ) -> Result<Vec<Range<u64>>> {
     let whole = vec![0..u64::MAX];
     let clusters = image.file_bytes >> image.header.cluster_bits;
-    let at_most = clusters * WALKED_BITS / 8;
-    if at_most <= most_bytes {
+    if clusters * WALKED_BITS / 8 <= most_bytes {
         return Ok(whole);
     }
     let tables = || uses.iter().filter(|u| wanted(u));
+    let mut changes = tables().map(|u| change(u.names));
+    let first = changes.next();
+    let mut wait = changes.all(|change| Some(change) == first);
     let every = tables().count().div_ceil(SAMPLED_TABLES).max(1);
     let mut bytes = vec![0; usize::try_from(image.header.cluster_bytes()).expect("2 MiB")];
     let mut runs = 0;
@@ -85,13 +92,16 @@ fn parts(
         for (_, entry) in image.header.l2_words(&bytes).filter(|&(_, entry)| entry != 0) {
             runs += u64::from(entry & OFFSET_MASK != next);
             next = (entry & OFFSET_MASK) + image.header.cluster_bytes();
+            // Some of them share clusters, which cannot wait twice.
+            wait &= entry & COMPRESSED == 0;
         }
     }
-    let unlike = runs * every as u64 * (PAGE_CLUSTERS * WALKED_BITS / 8);
-    if unlike <= most_bytes {
+    let bits = if wait { WAITING_BITS } else { WALKED_BITS };
+    let unlike = runs * every as u64 * (PAGE_CLUSTERS * bits / 8);
+    let count = (clusters * bits / 8).min(unlike).div_ceil(most_bytes);
+    if count <= 1 {
         return Ok(whole);
     }
-    let count = at_most.min(unlike).div_ceil(most_bytes);
     let part = clusters.div_ceil(count).next_multiple_of(PAGE_CLUSTERS);
     let mut parts: Vec<_> = (0..count).map(|nth| nth * part..(nth + 1) * part).collect();
     parts.last_mut().expect("more than one").end = u64::MAX;
@@ -173,7 +183,8 @@ pub(super) struct References<'a> {
 
 impl<'a> References<'a> {
     pub fn new(image: &'a Image, refcounts: &'a mut Refcounts) -> Self {
-        Self { image, refcounts, part: 0..u64::MAX, waiting: Batch::new() }
+        let waiting = Batch::new(image.file_bytes >> image.header.cluster_bits);
+        Self { image, refcounts, part: 0..u64::MAX, waiting }
     }
 
     /// Registers everything that the entries of one L2 table own, consecutive clusters as one run,
@@ -216,8 +227,8 @@ impl<'a> References<'a> {
     }
 
     fn push(&mut self, run: Range<u64>, change: Change) -> Result<()> {
-        let storage = self.image.storage();
         let run = run.start.max(self.part.start)..run.end.min(self.part.end);
+        let storage = self.image.storage();
         self.waiting
             .push(run, change, |run, change| self.refcounts.reference_data(storage, run, change))
     }
@@ -226,10 +237,7 @@ impl<'a> References<'a> {
     pub fn finish(mut self) -> Result<()> {
         let storage = self.image.storage();
         self.waiting.drain(|run, change| self.refcounts.reference_data(storage, run, change))?;
-        if self.part != (0..u64::MAX) {
-            self.refcounts.squeeze();
-        }
-        Ok(())
+        self.refcounts.settle()
     }
 }
 
@@ -267,15 +275,16 @@ mod tests {
     fn data_that_are_counted_part_by_part_are_counted_as_those_that_are_counted_at_once() {
         let image = backwards();
         let uses = uses::count(&image, &[], &Goal::same(&image.header)).unwrap();
-        assert_eq!(parts(WALK_BYTES, &image, &uses, |_| true).unwrap(), [0..u64::MAX]);
-        let parts = parts(1500, &image, &uses, |_| true).unwrap();
+        let change = |_| Change { delta: 1, after: 2, fresh: false };
+        let parts = |most_bytes| parts(most_bytes, &image, &uses, |_| true, change).unwrap();
+        assert_eq!(parts(WALK_BYTES), [0..u64::MAX]);
+        let parts = parts(300);
         assert!((3..9).contains(&parts.len()), "{parts:?}");
         assert_eq!((parts[0].start, parts.last().unwrap().end), (0, u64::MAX));
         assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
         let storage = image.storage();
         let count = |most_bytes| {
             let mut refcounts = Refcounts::load(&image).unwrap();
-            let change = |_| Change { delta: 1, after: 2, fresh: false };
             let hear = |_, _| ();
             reference_within(most_bytes, &image, &mut refcounts, &uses, |_| true, change, hear)
                 .unwrap();
@@ -291,6 +300,6 @@ mod tests {
         };
         let at_once = count(WALK_BYTES);
         assert_eq!(at_once.1.iter().filter(|&&count| count == 2).count() as u64, CLUSTERS / 2);
-        assert_eq!(count(1500), at_once);
+        assert_eq!(count(300), at_once);
     }
 }

@@ -1,38 +1,50 @@
-//! References that wait until there are many, and then go to what counts them in its order.
+//! References that wait until many of them are neighbours, and then go to what counts them.
 //!
 //! An L2 table of a disk that was written at random names clusters all over the file. Counting them
-//! one by one waits for memory each time; counting half a million place by place does not. Long
-//! runs need not wait: the table itself is in order there.
+//! one by one waits for memory each time; counting place by place, some hundreds of references to
+//! each, does not. Long runs need not wait: the table itself is in order there.
 
 use std::ops::Range;
 
-/// References that wait at most: 4 MiB, and as much while they are put in order.
-const MOST: usize = 1 << 19;
-/// Places that are told apart when they are put in order.
-const PLACES: usize = 2048;
+/// Parts of the file whose references wait together.
+const PLACES: usize = 1024;
+/// References that wait for a place at most: 4 MiB for all.
+const MOST: usize = 1024;
+/// From the references of one place to those of the next: a line of the cache more than a page, for
+/// lines that lie pages apart displace each other.
+const STRIDE: usize = MOST + 16;
 
-/// Bits of a waiting reference: the first cluster, how many there are, and what is said of them.
-const CLUSTER_BITS: u32 = 47;
+/// Bits of a waiting reference: the first cluster within its place, how many there are, and what is
+/// said of them.
+const PLACE_BITS: u32 = 20;
 const COUNT_BITS: u32 = 6;
 /// Different things that are said of the waiting references at most.
-const MOST_SAID: usize = 1 << (64 - CLUSTER_BITS - COUNT_BITS);
+const MOST_SAID: usize = 1 << (32 - PLACE_BITS - COUNT_BITS);
 /// A run as long as this is not kept waiting.
 const LONG_RUN: u64 = 1 << COUNT_BITS;
 
 /// References to runs of clusters, each with something that is said of it.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
-    waiting: Vec<u64>,
-    sorted: Vec<u64>,
+    /// Clusters of a place are those that are the same without so many bits.
+    place_bits: u32,
+    /// [`STRIDE`] for each place; none before the first.
+    waiting: Vec<u32>,
+    /// How many wait for each place.
+    counts: Vec<usize>,
     said: Vec<T>,
 }
 
 impl<T: Copy + PartialEq> Batch<T> {
-    pub fn new() -> Self {
-        Self { waiting: Vec::new(), sorted: Vec::new(), said: Vec::new() }
+    /// For references to about so many clusters.
+    pub fn new(clusters: u64) -> Self {
+        let place_bits = (clusters / PLACES as u64 + 1).next_power_of_two().ilog2();
+        let place_bits = place_bits.min(PLACE_BITS);
+        Self { place_bits, waiting: Vec::new(), counts: Vec::new(), said: Vec::new() }
     }
 
     /// Hands `clusters` to `count`, now or later, and perhaps others that waited.
+    #[inline]
     pub fn push<E>(
         &mut self,
         clusters: Range<u64>,
@@ -43,19 +55,20 @@ impl<T: Copy + PartialEq> Batch<T> {
         if run == 0 {
             return Ok(());
         }
-        if run >= LONG_RUN || clusters.end > 1 << CLUSTER_BITS {
+        if run >= LONG_RUN || clusters.end > (PLACES as u64) << self.place_bits {
             return count(clusters, say);
         }
         if self.said.last() != Some(&say) {
-            if self.said.len() == MOST_SAID {
-                self.drain(&mut count)?;
-            }
-            self.said.push(say);
+            self.say(say, &mut count)?;
         }
-        let said = (self.said.len() - 1) as u64;
-        self.waiting
-            .push(clusters.start | run << CLUSTER_BITS | said << (CLUSTER_BITS + COUNT_BITS));
-        if self.waiting.len() == MOST { self.drain(count) } else { Ok(()) }
+        let said = self.said.len() - 1;
+        let place = usize::try_from(clusters.start >> self.place_bits).expect("below the places");
+        let within = clusters.start & ((1 << self.place_bits) - 1);
+        let waiting = &mut self.counts[place];
+        let reference = within | run << PLACE_BITS | (said as u64) << (PLACE_BITS + COUNT_BITS);
+        self.waiting[place * STRIDE + *waiting] = u32::try_from(reference).expect("few bits");
+        *waiting += 1;
+        if *waiting == MOST { self.drain_place(place, &mut count) } else { Ok(()) }
     }
 
     /// Hands everything that waits to `count`, neighbours soon after each other.
@@ -63,43 +76,48 @@ impl<T: Copy + PartialEq> Batch<T> {
         &mut self,
         mut count: impl FnMut(Range<u64>, T) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.sort();
-        for reference in self.sorted.drain(..) {
-            let first = cluster(reference);
-            let run = reference >> CLUSTER_BITS & (LONG_RUN - 1);
-            let said = usize::try_from(reference >> (CLUSTER_BITS + COUNT_BITS)).expect("few bits");
-            count(first..first + run, self.said[said])?;
+        for place in 0..self.counts.len() {
+            self.drain_place(place, &mut count)?;
         }
         self.said.clear();
         Ok(())
     }
 
-    /// Moves what waits, place by place.
-    fn sort(&mut self) {
-        let clusters = || self.waiting.iter().map(|&reference| cluster(reference));
-        let (Some(least), Some(most)) = (clusters().min(), clusters().max()) else { return };
-        let shift = (64 - (most - least).leading_zeros()).saturating_sub(PLACES.ilog2());
-        let place = |reference| {
-            usize::try_from((cluster(reference) - least) >> shift).expect("below the places")
-        };
-        let mut next = vec![0; PLACES + 1];
-        for &reference in &self.waiting {
-            next[place(reference) + 1] += 1;
+    /// From here on `say` is said of the references.
+    #[cold]
+    fn say<E>(
+        &mut self,
+        say: T,
+        count: impl FnMut(Range<u64>, T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.counts.is_empty() {
+            self.counts = vec![0; PLACES];
+            self.waiting = vec![0; PLACES * STRIDE];
         }
-        for index in 0..PLACES {
-            next[index + 1] += next[index];
+        if self.said.len() == MOST_SAID {
+            self.drain(count)?;
         }
-        self.sorted.resize(self.waiting.len(), 0);
-        for reference in self.waiting.drain(..) {
-            let at = &mut next[place(reference)];
-            self.sorted[*at] = reference;
-            *at += 1;
-        }
+        self.said.push(say);
+        Ok(())
     }
-}
 
-fn cluster(reference: u64) -> u64 {
-    reference & ((1 << CLUSTER_BITS) - 1)
+    fn drain_place<E>(
+        &mut self,
+        place: usize,
+        count: &mut impl FnMut(Range<u64>, T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let waiting = &self.waiting[place * STRIDE..][..std::mem::take(&mut self.counts[place])];
+        let start = (place as u64) << self.place_bits;
+        for &reference in waiting {
+            let first = start + u64::from(reference & ((1 << PLACE_BITS) - 1));
+            let run = u64::from(reference >> PLACE_BITS) & (LONG_RUN - 1);
+            count(
+                first..first + run,
+                self.said[(reference >> (PLACE_BITS + COUNT_BITS)) as usize],
+            )?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -111,14 +129,14 @@ mod tests {
     /// More than may wait, with more said than fits, short runs and long ones.
     #[test]
     fn everything_that_is_pushed_is_counted_once_and_neighbours_together() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(0xf0_0000);
         let (mut pushed, mut counted) = (Vec::new(), Vec::new());
         let mut state = 1_u64;
-        for step in 0..MOST as u64 * 3 / 2 {
+        for step in 0..1_000_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let start = (state >> 20) & 0xff_ffff;
             let run = if step % 1000 == 0 { 200 } else { state >> 60 };
-            let say = step / 300;
+            let say = step / 10_000;
             if run > 0 {
                 pushed.push((start, start + run, say));
             }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::bits::masks;
 use crate::format::refcount::RefcountOrder;
 
 /// Counts are rarely above three: what is packed first gets two bits, where the image has as many.
@@ -62,6 +63,18 @@ fn ones(order: u32) -> u64 {
 /// do hold it.
 fn order_for(count: u64, most: u32) -> u32 {
     (FIRST_ORDER.min(most)..most).find(|&order| count <= largest(order)).unwrap_or(most)
+}
+
+/// The lowest bits, each moved to the bottom of a number of a word.
+fn spread(mut bits: u64, order: u32) -> u64 {
+    if bits.is_power_of_two() {
+        return 1 << (bits.trailing_zeros() << order);
+    }
+    let gap = (1_u32 << order) - 1;
+    for step in (0..6 - order).rev() {
+        bits = (bits | bits << (gap << step)) & (largest(step) * ones(order + step));
+    }
+    bits
 }
 
 /// Adds number by number. Of those that do not fit, the top bit is set in the second word.
@@ -208,44 +221,56 @@ impl Counts {
         delta: i64,
         image: RefcountOrder,
     ) -> Result<(), (usize, OutOfRange)> {
-        if delta == 0 || range.is_empty() {
+        if let Packed::Alike(count) = &mut self.packed
+            && range.len() == self.len
+        {
+            let why = if delta < 0 { OutOfRange::Negative } else { OutOfRange::TooLarge };
+            let sum = count.checked_add_signed(delta).filter(|&sum| sum <= image.max());
+            *count = sum.ok_or((range.start, why))?;
             return Ok(());
         }
-        if let Packed::Alike(count) = &mut self.packed {
-            if range.len() == self.len {
-                let Some(sum) = count.checked_add_signed(delta) else {
-                    let why = if delta < 0 { OutOfRange::Negative } else { OutOfRange::TooLarge };
-                    return Err((range.start, why));
-                };
-                if sum > image.max() {
-                    return Err((range.start, OutOfRange::TooLarge));
-                }
-                *count = sum;
-                return Ok(());
-            }
-            let order = order_for(*count, image.get());
-            let words = vec![ones(order) * *count; (self.len << order).div_ceil(64)];
+        for (group, mask) in masks(range) {
+            self.add_where(group, mask, delta, image)?;
+        }
+        Ok(())
+    }
+
+    /// The same for those of the 64 counts from `64 * group` on whose bits are set in `mask`.
+    pub fn add_where(
+        &mut self,
+        group: usize,
+        mut mask: u64,
+        delta: i64,
+        image: RefcountOrder,
+    ) -> Result<(), (usize, OutOfRange)> {
+        if delta == 0 {
+            return Ok(());
+        }
+        if let Packed::Alike(count) = self.packed {
+            let order = order_for(count, image.get());
+            let words = vec![ones(order) * count; (self.len << order).div_ceil(64)];
             self.packed = Packed::Each { order, words: words.into() };
         }
         let amount = delta.unsigned_abs();
-        let mut at = range.start;
-        while at < range.end {
+        while mask != 0 {
             let Packed::Each { order, words } = &mut self.packed else { unreachable!("packed") };
-            let (word, bit) = ((at << *order) / 64, (at << *order) % 64);
-            let end = (((word + 1) * 64) >> *order).min(range.end);
+            // Those of the group that one word holds.
+            let nth = mask.trailing_zeros() >> (6 - *order);
+            let from = nth << (6 - *order);
+            let members = u64::MAX >> (64 - (64 >> *order)) << from;
+            let word = &mut words[(group << *order) + nth as usize];
             let failed = if amount > largest(*order) {
-                at
+                group * 64 + mask.trailing_zeros() as usize
             } else {
-                let bits = (end - at) << *order;
-                let operand = ((ones(*order) * amount) & (u64::MAX >> (64 - bits))) << bit;
+                let operand = spread((mask & members) >> from, *order) * amount;
                 let each = if delta < 0 { subtract_each } else { add_each };
-                let (sum, failed) = each(words[word], operand, *order);
+                let (sum, failed) = each(*word, operand, *order);
                 if failed == 0 {
-                    words[word] = sum;
-                    at = end;
+                    *word = sum;
+                    mask &= !members;
                     continue;
                 }
-                ((word * 64) >> *order) + (failed.trailing_zeros() >> *order) as usize
+                group * 64 + (from + (failed.trailing_zeros() >> *order)) as usize
             };
             if delta < 0 {
                 return Err((failed, OutOfRange::Negative));
@@ -318,6 +343,14 @@ mod tests {
                     };
                     let (start, count) = if step % 97 == 0 { (0, len) } else { (start, count) };
                     let range = start..(start + count).min(len);
+                    let (group, mask) = (start / 64, random(&mut state, 1 << 31) << (step % 34));
+                    let in_mask = |&i: &usize| i / 64 == group && mask >> (i % 64) & 1 != 0;
+                    let by_mask = step % 3 == 0;
+                    let chosen: Vec<_> = if by_mask {
+                        (0..len).filter(in_mask).collect()
+                    } else {
+                        range.clone().collect()
+                    };
                     let delta = match random(&mut state, 8) {
                         0..4 => 1,
                         4..7 => -1,
@@ -327,9 +360,13 @@ mod tests {
                         let sum = plain[index].checked_add_signed(delta);
                         sum.is_some_and(|sum| sum <= order.max())
                     };
-                    let bad = if delta == 0 { None } else { range.clone().find(|i| !fits(i)) };
+                    let bad = chosen.iter().copied().find(|i| delta != 0 && !fits(i));
                     let mut after = packed.clone();
-                    let result = after.add(range.clone(), delta, order);
+                    let result = if by_mask {
+                        after.add_where(group, mask, delta, order)
+                    } else {
+                        after.add(range, delta, order)
+                    };
                     if let Some(bad) = bad {
                         let negative = plain[bad].checked_add_signed(delta).is_none();
                         let why =
@@ -339,8 +376,9 @@ mod tests {
                     } else {
                         assert_eq!(result, Ok(()), "{order:?} {len} {step}");
                         packed = after;
-                        let changed = plain[range].iter_mut();
-                        changed.for_each(|count| *count = count.wrapping_add_signed(delta));
+                        for index in chosen {
+                            plain[index] = plain[index].wrapping_add_signed(delta);
+                        }
                     }
                     if step % 30 == 0 {
                         packed.squeeze();

@@ -6,66 +6,12 @@
 
 use std::ops::Range;
 
+use super::bits::{Bits, masks};
 use super::{Change, Counts, OutOfRange};
 use crate::format::refcount::RefcountOrder;
 
 /// Clusters of a page; fewer where a block has fewer.
 pub(crate) const PAGE_CLUSTERS: u64 = 2048;
-
-/// One bit for each cluster of a page.
-#[derive(Debug, Default)]
-pub(crate) enum Bits {
-    /// None is set.
-    #[default]
-    None,
-    All,
-    Some(Box<[u64]>),
-}
-
-impl Bits {
-    /// These words of 64 clusters.
-    pub fn of(words: &[u64]) -> Self {
-        match words.first() {
-            Some(0) | None if words.iter().all(|&word| word == 0) => Self::None,
-            Some(&u64::MAX) if words.iter().all(|&word| word == u64::MAX) => Self::All,
-            _ => Self::Some(words.into()),
-        }
-    }
-
-    /// What the words take, in bytes.
-    pub fn packed_bytes(&self) -> usize {
-        match self {
-            Self::None | Self::All => 0,
-            Self::Some(words) => size_of_val(&**words),
-        }
-    }
-
-    /// The bits of the 64 clusters from `64 * index` on.
-    #[inline]
-    pub fn word(&self, index: usize) -> u64 {
-        match self {
-            Self::None => 0,
-            Self::All => u64::MAX,
-            Self::Some(words) => words[index],
-        }
-    }
-
-    /// Sets those of `mask` in a word, of `words` in all.
-    #[inline]
-    fn set(&mut self, index: usize, mask: u64, words: usize) {
-        if mask == 0 {
-            return;
-        }
-        if matches!(self, Self::None) {
-            *self = Self::Some(vec![0; words].into());
-        }
-        let Self::Some(bits) = self else { return };
-        bits[index] |= mask;
-        if bits[index] == u64::MAX && bits.iter().all(|&word| word == u64::MAX) {
-            *self = Self::All;
-        }
-    }
-}
 
 /// What makes a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +50,16 @@ pub(super) struct Page {
     pub kept: Bits,
     /// And more than once.
     pub shared: Bits,
+    /// References that none of this tells yet.
+    waiting: Option<Waiting>,
+}
+
+/// References to data that are not registered yet, to each cluster one at most. All are of one
+/// kind, so that a whole word of them is registered at once.
+#[derive(Debug)]
+struct Waiting {
+    words: Box<[u64]>,
+    change: Change,
 }
 
 impl Page {
@@ -135,6 +91,7 @@ impl Page {
             taken: Bits::None,
             kept: Bits::None,
             shared: Bits::None,
+            waiting: None,
         }
     }
 
@@ -160,8 +117,57 @@ impl Page {
         change: Change,
         order: RefcountOrder,
     ) -> Result<(), (usize, Refusal)> {
+        self.reference_words(masks(range), role, change, order)
+    }
+
+    /// Registers references to data, now or when the page is settled: at the latest when it waits
+    /// for a second kind of them, or for all of its clusters.
+    #[inline]
+    pub fn reference_later(
+        &mut self,
+        range: Range<usize>,
+        change: Change,
+        order: RefcountOrder,
+    ) -> Result<(), (usize, Refusal)> {
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.change != change) {
+            self.settle(order)?;
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Waiting { words: vec![0; self.words].into(), change });
+        if masks(range.clone()).any(|(word, mask)| waiting.words[word] & mask != 0) {
+            return self.reference(range, Role::Data, change, order);
+        }
+        let mut full = false;
+        for (word, mask) in masks(range) {
+            waiting.words[word] |= mask;
+            full = waiting.words[word] == u64::MAX;
+        }
+        if full && waiting.words.iter().all(|&word| word == u64::MAX) {
+            self.settle(order)?;
+        }
+        Ok(())
+    }
+
+    /// Registers what waits.
+    pub fn settle(&mut self, order: RefcountOrder) -> Result<(), (usize, Refusal)> {
+        let Some(Waiting { words, change }) = self.waiting.take() else { return Ok(()) };
+        let words = words.iter().copied().enumerate().filter(|&(_, mask)| mask != 0);
+        self.reference_words(words, Role::Data, change, order)
+    }
+
+    /// References to the clusters of these bits, each in its word.
+    fn reference_words(
+        &mut self,
+        words: impl Iterator<Item = (usize, u64)> + Clone,
+        role: Role,
+        change: Change,
+        order: RefcountOrder,
+    ) -> Result<(), (usize, Refusal)> {
         let refused = |(index, why)| (index, Refusal::Count(why));
-        for (word, mask) in masks(range.clone()) {
+        let mut whole = 0;
+        for (word, mask) in words.clone() {
+            whole += usize::from(mask == u64::MAX);
             let overlaps = self.metadata.word(word) & mask;
             let mut may_be_named = self.in_use.word(word);
             if change.fresh {
@@ -169,15 +175,24 @@ impl Page {
             }
             let bad = overlaps | mask & !may_be_named;
             if bad != 0 {
-                let index = word * 64 + bad.trailing_zeros() as usize;
-                self.counts.add(range.start..index, change.delta, order).map_err(refused)?;
-                let is_table = overlaps >> bad.trailing_zeros() & 1 != 0;
+                let first = bad.trailing_zeros();
+                for (before, mask) in words.take_while(|&(before, _)| before <= word) {
+                    let mask = if before < word { mask } else { mask & !(u64::MAX << first) };
+                    self.counts.add_where(before, mask, change.delta, order).map_err(refused)?;
+                }
+                let is_table = overlaps >> first & 1 != 0;
                 let why = if is_table { Refusal::Overlap(role) } else { Refusal::CountedFree };
-                return Err((index, why));
+                return Err((word * 64 + first as usize, why));
             }
         }
-        self.counts.add(range.clone(), change.delta, order).map_err(refused)?;
-        for (word, mask) in masks(range) {
+        if whole == self.words {
+            self.counts.add(0..self.words * 64, change.delta, order).map_err(refused)?;
+        } else {
+            for (word, mask) in words.clone() {
+                self.counts.add_where(word, mask, change.delta, order).map_err(refused)?;
+            }
+        }
+        for (word, mask) in words {
             if role == Role::Table {
                 self.metadata.set(word, mask, self.words);
             }
@@ -224,47 +239,83 @@ impl Page {
     }
 }
 
-/// The words that `range` touches, each with the bits that belong to it.
-fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-    let first = range.start / 64;
-    let end = if range.is_empty() { first } else { range.end.div_ceil(64) };
-    (first..end).map(move |word| {
-        let mut mask = u64::MAX;
-        if word == first {
-            mask <<= range.start % 64;
-        }
-        if word + 1 == end {
-            mask &= u64::MAX >> (end * 64 - range.end);
-        }
-        (word, mask)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_range_is_cut_into_words() {
-        assert_eq!(masks(5..5).collect::<Vec<_>>(), []);
-        assert_eq!(masks(64..64).collect::<Vec<_>>(), []);
-        assert_eq!(masks(3..5).collect::<Vec<_>>(), [(0, 0b1_1000)]);
-        assert_eq!(masks(63..65).collect::<Vec<_>>(), [(0, 1 << 63), (1, 1)]);
-        assert_eq!(masks(64..192).collect::<Vec<_>>(), [(1, u64::MAX), (2, u64::MAX)]);
+    const LEN: usize = 256;
+
+    /// A page where some clusters are in use, some are tables, and some are taken.
+    fn page(random: &mut impl FnMut(u64) -> u64) -> Page {
+        let order = RefcountOrder::new(4);
+        let mut bytes = [0; LEN * 2];
+        for index in 0..LEN {
+            order.set_count(&mut bytes, index, if random(400) == 0 { 0 } else { 1 + random(3) });
+        }
+        let mut page = Page::decode(order, &bytes, LEN).unwrap();
+        for _ in 0..random(3) {
+            let table = usize::try_from(random(LEN as u64)).unwrap();
+            let change = Change { delta: 0, after: 1, fresh: false };
+            let _ = page.reference(table..table + 1, Role::Table, change, order);
+        }
+        page.take(3..5);
+        page
     }
 
+    fn known(page: &Page) -> Vec<(u64, [bool; 5])> {
+        let bits = [&page.in_use, &page.metadata, &page.seen, &page.kept, &page.shared];
+        let is_set = |bits: &Bits, index| bits.word(index / 64) >> (index % 64) & 1 != 0;
+        let known = |index| (page.counts.get(index), bits.map(|bits| is_set(bits, index)));
+        (0..LEN).map(known).collect()
+    }
+
+    /// Whatever is registered, in whatever order and of however many kinds: when it is settled, the
+    /// page knows what it would know had nothing waited, and has refused what it would have.
     #[test]
-    fn bits_that_are_all_set_take_no_memory() {
-        let mut bits = Bits::None;
-        for word in 0..4 {
-            assert_eq!(bits.word(word), 0);
-            bits.set(word, u64::MAX - 1, 4);
+    fn what_waits_is_registered_as_if_it_had_not_waited() {
+        let mut state = 7_u64;
+        let mut random = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % bound
+        };
+        let order = RefcountOrder::new(4);
+        let (mut refused, mut waited) = (0, 0);
+        for round in 0..2000 {
+            let mut at_once = page(&mut random);
+            let mut later = Page { counts: at_once.counts.clone(), ..Page::empty(LEN) };
+            for (from, to) in [
+                (&at_once.in_use, &mut later.in_use),
+                (&at_once.metadata, &mut later.metadata),
+                (&at_once.seen, &mut later.seen),
+                (&at_once.taken, &mut later.taken),
+                (&at_once.kept, &mut later.kept),
+            ] {
+                (0..LEN / 64).for_each(|word| to.set(word, from.word(word), LEN / 64));
+            }
+            // All of one direction: what is too low for a while is refused at once only.
+            let delta = if round % 2 == 0 { 1 } else { -1 };
+            let (mut refused_at_once, mut refused_later) = (false, false);
+            for _ in 0..random(600) {
+                let start = usize::try_from(random(LEN as u64)).unwrap();
+                let run = if random(9) == 0 { random(100) } else { 1 };
+                let range = start..(start + usize::try_from(run).unwrap()).min(LEN);
+                let delta = if random(3) == 0 { delta } else { 0 };
+                let change = Change { delta, after: random(3), fresh: random(50) == 0 };
+                refused_at_once |=
+                    at_once.reference(range.clone(), Role::Data, change, order).is_err();
+                refused_later |= later.reference_later(range, change, order).is_err();
+                if refused_at_once {
+                    break;
+                }
+                waited += usize::from(later.waiting.is_some());
+            }
+            refused_later |= later.settle(order).is_err();
+            assert_eq!(refused_later, refused_at_once, "round {round}");
+            refused += usize::from(refused_later);
+            if !refused_later {
+                assert!(known(&at_once) == known(&later), "round {round}");
+            }
         }
-        for word in 0..4 {
-            bits.set(word, 1, 4);
-        }
-        assert!(matches!(bits, Bits::All));
-        bits.set(2, 7, 4);
-        assert_eq!(bits.word(2), u64::MAX);
+        assert!((200..1800).contains(&refused) && waited > 10_000, "{refused} {waited}");
     }
 }
