@@ -301,10 +301,26 @@ impl Refcounts {
         clusters: Range<u64>,
         change: Change,
     ) -> Result<()> {
+        if self.waits(&clusters, change) {
+            return Ok(());
+        }
         let order = self.order;
         self.for_pages(storage, clusters, change.into(), |page, range| {
             page.reference_later(range, change, order)
         })
+    }
+
+    /// The usual case of it: `clusters` can join others that wait. Returns whether they do now.
+    #[inline]
+    fn waits(&mut self, clusters: &Range<u64>, change: Change) -> bool {
+        let (index, entry) = self.locate(clusters.start);
+        let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
+        let Some(block) = slot.checked_sub(1).map(|slot| &mut self.blocks[slot]) else {
+            return false;
+        };
+        let bits = self.block_bits.min(PAGE_CLUSTERS.ilog2());
+        let Some(page) = &mut block.pages[entry >> bits] else { return false };
+        page.waits(entry & ((1 << bits) - 1), clusters.end - clusters.start, change)
     }
 
     /// Registers the data that wait for it, and gives back the memory of counts that have become

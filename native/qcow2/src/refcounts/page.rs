@@ -149,6 +149,25 @@ impl Page {
         Ok(())
     }
 
+    /// The usual case of [`reference_later`](Self::reference_later): a few clusters from `first` on
+    /// join others that wait. Returns whether they do now.
+    #[inline]
+    pub fn waits(&mut self, first: usize, count: u64, change: Change) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        let bit = first % 64;
+        if waiting.change != change || bit as u64 + count > 64 || count == 0 {
+            return false;
+        }
+        let word = &mut waiting.words[first / 64];
+        let mask = u64::MAX >> (64 - count) << bit;
+        // Words that become full are left to the other way, which looks whether all are.
+        if *word & mask != 0 || *word | mask == u64::MAX {
+            return false;
+        }
+        *word |= mask;
+        true
+    }
+
     /// Registers what waits.
     pub fn settle(&mut self, order: RefcountOrder) -> Result<(), (usize, Refusal)> {
         let Some(Waiting { words, change }) = self.waiting.take() else { return Ok(()) };
@@ -303,7 +322,10 @@ mod tests {
                 let change = Change { delta, after: random(3), fresh: random(50) == 0 };
                 refused_at_once |=
                     at_once.reference(range.clone(), Role::Data, change, order).is_err();
-                refused_later |= later.reference_later(range, change, order).is_err();
+                let waits = random(2) == 0 && later.waits(start, range.len() as u64, change);
+                if !waits {
+                    refused_later |= later.reference_later(range, change, order).is_err();
+                }
                 if refused_at_once {
                     break;
                 }
