@@ -63,7 +63,8 @@ pub(crate) struct EditedSector {
 pub(crate) struct Change {
     /// Added to the count of each cluster.
     pub delta: i64,
-    /// References of this kind in the state after the commit.
+    /// References of this kind in the state after the commit; 2 for more of them, so that there are
+    /// few kinds.
     pub after: u64,
     /// Whether a table of this command makes the reference, and may name what was taken.
     pub fresh: bool,

@@ -62,7 +62,7 @@ impl Planner<'_> {
         }
         let change = |names: Names| Change {
             delta: uses::signed(names.after),
-            after: names.after,
+            after: names.after.min(2),
             fresh: false,
         };
         reference_tables(self.image, refcounts, uses, stays, change, |_, _| ())?;

@@ -35,7 +35,7 @@ impl Counting {
             Self::Differences => signed(names.after) - signed(names.before),
             Self::Nothing => 0,
         };
-        Change { delta, after: names.after, fresh: false }
+        Change { delta, after: names.after.min(2), fresh: false }
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Batch<T> {
     /// How many wait for each place.
     counts: Vec<usize>,
     said: Vec<T>,
+    /// What was said last.
+    saying: usize,
 }
 
 impl<T: Copy + PartialEq> Batch<T> {
@@ -40,7 +42,7 @@ impl<T: Copy + PartialEq> Batch<T> {
     pub fn new(clusters: u64) -> Self {
         let place_bits = (clusters / PLACES as u64 + 1).next_power_of_two().ilog2();
         let place_bits = place_bits.min(PLACE_BITS);
-        Self { place_bits, waiting: Vec::new(), counts: Vec::new(), said: Vec::new() }
+        Self { place_bits, waiting: Vec::new(), counts: Vec::new(), said: Vec::new(), saying: 0 }
     }
 
     /// Hands `clusters` to `count`, now or later, and perhaps others that waited.
@@ -58,14 +60,14 @@ impl<T: Copy + PartialEq> Batch<T> {
         if run >= LONG_RUN || clusters.end > (PLACES as u64) << self.place_bits {
             return count(clusters, say);
         }
-        if self.said.last() != Some(&say) {
+        if self.said.get(self.saying) != Some(&say) {
             self.say(say, &mut count)?;
         }
-        let said = self.said.len() - 1;
         let place = usize::try_from(clusters.start >> self.place_bits).expect("below the places");
         let within = clusters.start & ((1 << self.place_bits) - 1);
         let waiting = &mut self.counts[place];
-        let reference = within | run << PLACE_BITS | (said as u64) << (PLACE_BITS + COUNT_BITS);
+        let reference =
+            within | run << PLACE_BITS | (self.saying as u64) << (PLACE_BITS + COUNT_BITS);
         self.waiting[place * STRIDE + *waiting] = u32::try_from(reference).expect("few bits");
         *waiting += 1;
         if *waiting == MOST { self.drain_place(place, &mut count) } else { Ok(()) }
@@ -94,27 +96,38 @@ impl<T: Copy + PartialEq> Batch<T> {
             self.counts = vec![0; PLACES];
             self.waiting = vec![0; PLACES * STRIDE];
         }
-        if self.said.len() == MOST_SAID {
-            self.drain(count)?;
+        let known = self.said.iter().position(|&said| said == say);
+        if known.is_none() {
+            if self.said.len() == MOST_SAID {
+                self.drain(count)?;
+            }
+            self.said.push(say);
         }
-        self.said.push(say);
+        self.saying = known.unwrap_or(self.said.len() - 1);
         Ok(())
     }
 
+    /// Hands over what waits for a place: of each kind at once, for who counts them likes that.
     fn drain_place<E>(
         &mut self,
         place: usize,
         count: &mut impl FnMut(Range<u64>, T) -> Result<(), E>,
     ) -> Result<(), E> {
         let waiting = &self.waiting[place * STRIDE..][..std::mem::take(&mut self.counts[place])];
+        let said_of = |reference: u32| (reference >> (PLACE_BITS + COUNT_BITS)) as usize;
+        let mut kinds = match self.said.len() {
+            1 => 1,
+            _ => waiting.iter().fold(0_u64, |kinds, &reference| kinds | 1 << said_of(reference)),
+        };
         let start = (place as u64) << self.place_bits;
-        for &reference in waiting {
-            let first = start + u64::from(reference & ((1 << PLACE_BITS) - 1));
-            let run = u64::from(reference >> PLACE_BITS) & (LONG_RUN - 1);
-            count(
-                first..first + run,
-                self.said[(reference >> (PLACE_BITS + COUNT_BITS)) as usize],
-            )?;
+        while kinds != 0 {
+            let kind = kinds.trailing_zeros() as usize;
+            kinds &= kinds - 1;
+            for &reference in waiting.iter().filter(|&&reference| said_of(reference) == kind) {
+                let first = start + u64::from(reference & ((1 << PLACE_BITS) - 1));
+                let run = u64::from(reference >> PLACE_BITS) & (LONG_RUN - 1);
+                count(first..first + run, self.said[kind])?;
+            }
         }
         Ok(())
     }
@@ -136,7 +149,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let start = (state >> 20) & 0xff_ffff;
             let run = if step % 1000 == 0 { 200 } else { state >> 60 };
-            let say = step / 10_000;
+            let say = step / 1000 % (2 + step / 10_000);
             if run > 0 {
                 pushed.push((start, start + run, say));
             }
