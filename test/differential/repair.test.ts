@@ -74,6 +74,11 @@ const DAMAGES: Record<string, (image: Patch) => void> = {
   "a snapshot's L1 table unaligned": (image) => {
     image.set(image.snapshots, 8, image.read(image.snapshots, 8) + 512);
   },
+  "a row without sizes, a leak and a flag": (image) => {
+    image.set(image.snapshots + 72 + 36, 4, 0);
+    image.setRefcount(cluster(image, 0), 9);
+    image.set(entryAt(image, 1), 8, BigInt(cluster(image, 1)) << 16n);
+  },
   "a misplaced snapshot table": (image) => image.set(64, 8, image.snapshots + 512),
 };
 
@@ -220,6 +225,22 @@ describe("differences that are meant", () => {
     }
     expect(listed("theirs.qcow2")).toBe("");
     expect(listed("ours.qcow2")).toBe(listed("ordinary.qcow2"));
+  });
+
+  test("a dirty bitmap does not cost the snapshots", () => {
+    scene.create("bitmap.qcow2", "size=1M");
+    scene.make("snapshot", "-c", "one", "bitmap.qcow2");
+    scene.make("bitmap", "--add", "bitmap.qcow2", "dirty");
+    const before = listed("bitmap.qcow2");
+    for (const [file, program, verb] of [
+      ["theirs.qcow2", "qemu-img", ["check"]],
+      ["ours.qcow2", calque, ["image", "check"]],
+    ] as const) {
+      copyFileSync(scene.path("bitmap.qcow2"), scene.path(file));
+      run(program, [...verb, "-r", "leaks", file], scene.place);
+    }
+    expect(listed("theirs.qcow2")).toBe("");
+    expect(listed("ours.qcow2")).toBe(before);
   });
 
   test("an image whose data are elsewhere is not repaired", () => {

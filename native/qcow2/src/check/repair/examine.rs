@@ -185,7 +185,9 @@ impl<'a> Examination<'a> {
         }
 
         let remaining = tally.remaining(what);
-        tally.repairs_flags = (what == Repair::All || remaining == 0) && self.can_move_l1();
+        // Rows without sizes say nothing about counts.
+        let counts_remain = remaining > tally.incomplete_rows;
+        tally.repairs_flags = (what == Repair::All || !counts_remain) && self.can_move_l1();
         if tally.repairs_flags {
             pass.set(Pass::Flags);
         } else {

@@ -7,7 +7,7 @@
 //!
 //! | level | counts | refcount table and blocks | COPIED |
 //! |---|---|---|---|
-//! | [`Repair::Leaks`] | too high ones come down | kept | if nothing else is wrong any more |
+//! | [`Repair::Leaks`] | too high ones come down | kept | if no count and entry stays wrong |
 //! | [`Repair::All`] | become the references | made anew where they cannot be used | always |
 //!
 //! If nothing is wrong afterwards, the dirty and the corrupt bit go in the same sector.
