@@ -3,7 +3,7 @@
 
 import { Command } from "../command/command.ts";
 import type { Context } from "../context.ts";
-import { failed, UsageError } from "../failure.ts";
+import { CommandError, failed, UsageError } from "../failure.ts";
 import { type CheckReport, type RepairKind, unwrap } from "../native.ts";
 import type { Store } from "../state/store.ts";
 import { checkStatus, checkText, problemLines, repairText } from "../text/check.ts";
@@ -20,7 +20,7 @@ it was, or repaired. No data is changed. The instance must be stopped.
 
 The exit status says what was found, after a repair what is left: 0 for no
 errors, 2 for corruptions, 3 for leaked clusters, which waste space and endanger
-nothing.`,
+nothing. It is 1 where the check was not completed.`,
   )
   .addition(
     "-r, --repair <what>",
@@ -30,23 +30,34 @@ nothing.`,
   .operand("instance", "The name of an instance")
   .example("check web-1", "Look whether its disk is in order")
   .example("check web-1 --repair all", "Repair it")
-  .action(({ options, operands }, context) => {
+  .action(async ({ options, operands }, context) => {
     const [name, ...others] = operands;
     if (name === undefined) throw new UsageError(sentence("check.name"));
     if (others.length > 0) throw new UsageError(sentence("arguments.too-many"));
     const { repair: kind } = options;
-    return withStore(
-      "check",
-      context,
-      (store) => {
-        ensureThere(store, name, context);
-        return kind === undefined
-          ? check(store, name, context)
-          : repair(store, name, kind, context);
-      },
-      { "in-use": () => sentence("check.in-use", programName(context)) },
-    );
+    try {
+      return await withStore(
+        "check",
+        context,
+        (store) => {
+          ensureThere(store, name, context);
+          return kind === undefined
+            ? check(store, name, context)
+            : repair(store, name, kind, context);
+        },
+        { "in-use": () => sentence("check.in-use", programName(context)) },
+      );
+    } catch (error) {
+      throw incomplete(error);
+    }
   });
+
+/** With the 2 that other commands fail with, `check` says that it has found corruptions. */
+function incomplete(error: unknown): unknown {
+  if (!(error instanceof CommandError)) return error;
+  const { message, title, causes, lines } = error;
+  return new CommandError(message, { status: 1, title, causes, lines });
+}
 
 function parseRepair(text: string): RepairKind {
   if (text === "leaks" || text === "all") return text;

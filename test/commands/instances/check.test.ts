@@ -119,7 +119,7 @@ test("check --repair leaks says that it is not enough where counts are missing",
     ! ERROR need to rebuild refcount structures
     ! check failed: the reference counts have to be made anew
     ! hint: \`calque check web-1 --repair all\` does that
-    = 2
+    = 1
     $ check web-1 --repair all
     The following inconsistencies were found and repaired:
 
@@ -146,17 +146,17 @@ test("check knows instances that live, and whoever names a file is told where th
     .toMatchInlineSnapshot(`
     "$ check none
     ! check failed: instance "none" does not exist
-    = 2
+    = 1
     $ check gone
     ! check failed: instance "gone" is deleted
-    = 2
+    = 1
     $ check gone -r all
     ! check failed: instance "gone" is deleted
-    = 2
+    = 1
     $ check disk.qcow2
     ! check failed: instance "disk.qcow2" does not exist
     ! hint: on image files, \`calque image check\`
-    = 2
+    = 1
     "
   `);
 });
@@ -187,11 +187,11 @@ test("check leaves an instance that runs alone", async () => {
     ! check failed: Calque can only check stopped instances.
     ! hint: Is another process using the image [STORE/instances/web-1/disk.qcow2]?
     ! hint: It is locked by qemu-io (process PID)
-    = 2
+    = 1
     $ check web-1 -r all
     ! check failed: Calque can only check stopped instances.
     ! "web-1" is used by qemu-io (process PID)
-    = 2
+    = 1
     "
   `);
 });
@@ -204,7 +204,7 @@ played("check --repair on a full disk leaves it as it was", async () => {
     .toMatchInlineSnapshot(`
     "$ check web-1 -r all
     ! check failed: "STORE/instances/web-1/disk.qcow2": No space left on device
-    = 2
+    = 1
     $ history web-1 --format json
     {
         "history": [
@@ -234,7 +234,7 @@ test("who calls Multipass is not told of options that it does not have", async (
 
     The exit status says what was found, after a repair what is left: 0 for no
     errors, 2 for corruptions, 3 for leaked clusters, which waste space and endanger
-    nothing.
+    nothing. It is 1 where the check was not completed.
 
     Options:
       -h, --help     Displays help on commandline options
