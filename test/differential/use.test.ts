@@ -1,6 +1,7 @@
-// An image that a QEMU process has open, against what qemu-img does about it.
+// An image that a QEMU process has open, or that nobody can write to, against what qemu-img does about
+// it.
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 
 import { describe, test } from "vitest";
 
@@ -44,5 +45,22 @@ describe("an image in use", () => {
       expectSame(["info", "ordinary.qcow2"], place);
       expectSame(["snapshot", "-c", "x", "ordinary.qcow2"], place);
     });
+  });
+});
+
+describe("a device that nobody can write to", () => {
+  test("is read, but not changed", () => {
+    const device = execFileSync("losetup", ["-r", "--show", "--find", "ordinary.qcow2"], {
+      cwd: place,
+      encoding: "utf8",
+    }).trim();
+    try {
+      expectSame(["check", device], place);
+      expectSame(["check", "-r", "all", device], place);
+      expectSame(["snapshot", "-l", device], place);
+      expectSame(["snapshot", "-c", "x", device], place);
+    } finally {
+      execFileSync("losetup", ["--detach", device]);
+    }
   });
 });

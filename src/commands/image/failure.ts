@@ -51,7 +51,7 @@ export function translate<Report>(
 /** What the system refuses, qemu-img reports twice: by the format and by the file below it. */
 function openReason({ code, reason }: Failure, file: string): string {
   const bySystem = code === "not-found" || code === "permission-denied" || code === "read-only";
-  return bySystem && !reason.startsWith("Could not open")
+  return bySystem && !/^(Could not open|The device is not writable)/.test(reason)
     ? `Could not open '${file}': ${reason}`
     : reason;
 }

@@ -1,12 +1,13 @@
 //! What the system offers beyond the standard library, one subject per file.
 //!
 //! Knows nothing of qcow2. Everything here is Linux's own interface behind a safe function; the
-//! only `unsafe` blocks of the crate are in [`lease`], [`ofd`], [`reflink`] and [`shared`]. Offsets
-//! and lengths are in bytes, a range of bytes is half open, and a range that ends at [`u64::MAX`]
-//! goes to the end of the file, however long it becomes.
+//! only `unsafe` blocks of the crate are in [`device`], [`lease`], [`ofd`], [`reflink`] and
+//! [`shared`]. Offsets and lengths are in bytes, a range of bytes is half open, and a range that ends
+//! at [`u64::MAX`] goes to the end of the file, however long it becomes.
 
 pub(crate) mod copy;
 pub(crate) mod descriptors;
+pub(crate) mod device;
 pub(crate) mod direct;
 pub(crate) mod extents;
 pub(crate) mod filesystem;

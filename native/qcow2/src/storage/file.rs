@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::Storage;
 use crate::error::{Error, Kind, Result};
 use crate::os::identity::Identity;
-use crate::os::{direct, extents, punch};
+use crate::os::{device, direct, extents, punch};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,15 @@ impl FileStorage {
             opened => opened,
         };
         let file = opened.map_err(|error| open_error(path, error))?;
-        Self::settled(file, path)
+        let storage = Self::settled(file, path)?;
+        // Before anything is promised that the first write would break. A driver that does not know
+        // the question may be written to.
+        let is_read_only = || device::is_read_only(&storage.file).unwrap_or(false);
+        if access == Access::Write && storage.is_device && is_read_only() {
+            let reason = "The device is not writable: Permission denied";
+            return Err(Error::new(Kind::ReadOnly, reason));
+        }
+        Ok(storage)
     }
 
     /// Takes over a file that is open already: without a name, or with one that does not matter.
@@ -386,5 +394,29 @@ mod tests {
         });
         std::process::Command::new("losetup").arg("-d").arg(&device).status().unwrap();
         result.unwrap();
+    }
+
+    #[test]
+    fn a_block_device_that_nobody_can_write_to_is_opened_to_read_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let losetup = std::process::Command::new("losetup")
+            .args(["--read-only", "--show", "-f"])
+            .arg(file.path())
+            .output()
+            .ok()
+            .filter(|output| output.status.success());
+        let Some(losetup) = losetup else {
+            eprintln!("skipped: no loop devices here");
+            return;
+        };
+        let device = PathBuf::from(String::from_utf8(losetup.stdout).unwrap().trim());
+        let to_write = FileStorage::open(&device, Access::Write);
+        let to_read = FileStorage::open(&device, Access::Read);
+        std::process::Command::new("losetup").arg("-d").arg(&device).status().unwrap();
+        let error = to_write.unwrap_err();
+        assert_eq!(error.kind(), Kind::ReadOnly);
+        assert_eq!(error.reason(), "The device is not writable: Permission denied");
+        to_read.unwrap();
     }
 }
