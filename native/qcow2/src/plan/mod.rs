@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub refcounts: Refcounts,
     /// Whether the walk saw every reference in the image.
     pub proven: bool,
+    /// Whether what becomes free is given back to the file system.
+    pub gives_back: bool,
     /// L2 tables to write.
     pub moved: Vec<MovedTable>,
     /// The active L1 table, if it changes, with its flags.

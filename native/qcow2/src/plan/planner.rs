@@ -93,6 +93,7 @@ impl<'a> Planner<'a> {
             header,
             refcounts: self.refcounts,
             proven: walked.complete,
+            gives_back: walked.complete,
             active_l1: links.active,
             snapshot_l1: links.snapshot,
             snapshots,

@@ -179,7 +179,7 @@ pub(crate) fn commit_with(
 
     // Epoch 3: holes. Until here what is freed belonged to a state that could come back. A crash
     // leaves some of it allocated: free by its count, and found again by whoever looks for space.
-    if plan.proven {
+    if plan.gives_back {
         let mut punch = Punch::new(image, &mut done);
         plan.refcounts.for_freed(|run| punch.run(run)).expect("found before");
     }

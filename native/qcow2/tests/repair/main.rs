@@ -8,6 +8,7 @@ mod crash;
 #[path = "../check/damages.rs"]
 mod damages;
 mod faults;
+mod hidden;
 mod one;
 mod outcome;
 mod random;

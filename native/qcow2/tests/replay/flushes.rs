@@ -15,6 +15,7 @@ use crate::support::layout::Layout;
 use crate::support::operations::Operation;
 use crate::support::oracle::Known;
 use crate::support::replay::Recording;
+use crate::support::unproven::{For, hides_references};
 use crate::trial::{
     Done, Trial, Trials, first_look, may_refuse, may_refuse_after, moved_last, sound,
 };
@@ -90,7 +91,19 @@ pub fn fail(
     let recording = Recording { base, operations: storage.operations() };
     let states = trials.report.states();
     let old_leaks = before.leaks;
-    let trial = Trial { what, recording, known, views, most_leaks, old_leaks, damage: None, done };
+    // The first command may have cleared what stood for it.
+    let is_unproven = hides_references(&recording.base, For::Good);
+    let trial = Trial {
+        what,
+        recording,
+        known,
+        views,
+        most_leaks,
+        old_leaks,
+        damage: None,
+        is_unproven,
+        done,
+    };
     *trials.report.operations.entry(label).or_default() += 1;
     let effort = trials.effort(scene.format);
     trials.cut(&trial, label, scene, effort, random);

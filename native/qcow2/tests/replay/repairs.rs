@@ -17,6 +17,7 @@ use crate::support::layout::Layout;
 use crate::support::operations::Operation;
 use crate::support::oracle::{self, Audit, Known};
 use crate::support::replay::Recording;
+use crate::support::unproven::is_repair_proven;
 use crate::trial::{Done, Trial, Trials, sound};
 
 /// Whether there is nothing to repair.
@@ -116,10 +117,20 @@ pub fn repair(trials: &mut Trials<'_>, scene: &Scene, random: &mut Random) -> Op
         }
     }
     let damage = Some(Damage::of(&base, repair));
+    let is_unproven = !is_repair_proven(&base, circumstance == Circumstance::Device);
     let recording = Recording { base, operations: Vec::new() };
     let views = vec![view];
-    let mut trial =
-        Trial { what, recording, known, views, most_leaks: 0, old_leaks: 0, damage, done: None };
+    let mut trial = Trial {
+        what,
+        recording,
+        known,
+        views,
+        most_leaks: 0,
+        old_leaks: 0,
+        damage,
+        is_unproven,
+        done: None,
+    };
 
     let attempt = || operation.run_on(&storage).map(drop).map_err(|error| error.kind());
     let mut result = attempt();

@@ -18,6 +18,7 @@ use crate::support::operations::Operation;
 use crate::support::oracle::{self, Known, View};
 use crate::support::qemu::Workshop;
 use crate::support::replay::{Effort, Recording, State};
+use crate::support::unproven::{For, first_touched, hides_references as hides_in};
 
 /// Operations on one image, one after the other.
 const STEPS: usize = 4;
@@ -63,6 +64,8 @@ pub struct Trial {
     pub old_leaks: u64,
     /// What was wrong before, where this is a repair.
     pub damage: Option<Damage>,
+    /// Nobody can say who uses what: of what the file had, only the first sector may change.
+    pub is_unproven: bool,
     /// From this epoch on, only this: success was reported.
     pub done: Option<Done>,
 }
@@ -167,8 +170,18 @@ impl<'a> Trials<'a> {
         }
         let from_epoch = recording.settled_epoch();
         let done = Done { from_epoch, view: after.view, most_leaks: after.leaks };
-        let (damage, done) = (None, Some(done));
-        let trial = Trial { what, recording, known, views, most_leaks, old_leaks, damage, done };
+        let is_unproven = hides_in(&recording.base, For::Now);
+        let trial = Trial {
+            what,
+            recording,
+            known,
+            views,
+            most_leaks,
+            old_leaks,
+            damage: None,
+            is_unproven,
+            done: Some(done),
+        };
         *self.report.operations.entry(label).or_default() += 1;
         self.cut(&trial, label, &scene, self.effort(scene.format), random);
         Some(storage.durable())
@@ -200,6 +213,7 @@ impl<'a> Trials<'a> {
         let choices = &mut Random::new(random.next());
         let repeated = trial.recording.distinct_states(effort, choices, |state| {
             states += 1;
+            trial.ensure_untouched(&state);
             let state = match trial.repaired(&state, random) {
                 Some(repaired) => {
                     still_damaged += 1;
@@ -207,6 +221,7 @@ impl<'a> Trials<'a> {
                 }
                 None => state,
             };
+            trial.ensure_untouched(&state);
             trial.judge(&state, random);
             let may_leak = trial.most_leaks > 0;
             second.look(&state.image, may_leak, &|| format!("{}: {}", trial.what, state.how));
@@ -235,6 +250,16 @@ impl Trial {
         assert!(!is_done, "{what}: reported done, and lost");
         let image = damage.repaired(&state.image, self, &what, random);
         Some(State { image, how, ..*state })
+    }
+
+    /// Panics where something was written or punched that somebody may own.
+    fn ensure_untouched(&self, state: &State) {
+        let base = &self.recording.base;
+        if self.is_unproven
+            && let Some(at) = first_touched(base, &state.image)
+        {
+            panic!("{}: {}: changed at {at:#x}, which may be somebody's", self.what, state.how);
+        }
     }
 
     fn judge(&self, state: &State, random: &mut Random) {

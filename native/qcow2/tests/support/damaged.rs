@@ -41,8 +41,7 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
     let leaks_only = random.chance(30);
     let mut story = vec![fixture.name.clone()];
     for _ in 0..=random.below(4) {
-        let clusters = image.len() / layout.cluster();
-        let cluster = random.below(clusters);
+        let cluster = a_cluster(&fixture.image, &layout, random);
         let count = layout.refcount(&fixture.image, cluster);
         // An earlier mistake may have sent the block anywhere.
         let is_counted =
@@ -89,6 +88,17 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
 pub fn is_marked(image: &SparseImage) -> bool {
     let layout = Layout::read(image).unwrap();
     layout.version == 3 && be64(image, INCOMPATIBLE_AT) & MARKS != 0
+}
+
+/// Any cluster; now and then one of a table, which a repair replaces and which is in use until then.
+fn a_cluster(image: &SparseImage, layout: &Layout, random: &mut Random) -> u64 {
+    let tables = [layout.l1_offset, layout.refcount_table_offset, layout.snapshots_offset];
+    let block = layout.block_of(image, 0);
+    match random.below(10) {
+        0 | 1 => random.pick(&tables) >> layout.cluster_bits,
+        2 => block >> layout.cluster_bits,
+        _ => random.below(image.len() / layout.cluster()),
+    }
 }
 
 /// Where an active L1 or L2 entry is that has a COPIED flag.

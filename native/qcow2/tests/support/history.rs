@@ -303,7 +303,7 @@ impl Maker {
             self.features.remove(&Feature::Bitmaps);
         }
         if self.has(Feature::UnknownFeatures) {
-            plant::unknown_features(image);
+            plant::unknown_features(image, random);
         }
         if self.has(Feature::Leaks) && !plant::leaks(image, random) {
             self.features.remove(&Feature::Leaks);

@@ -17,6 +17,7 @@ const BITMAPS: u32 = 0x2385_2875;
 const CRYPT_METHOD_AT: u64 = 32;
 const COMPATIBLE_AT: u64 = 80;
 const AUTOCLEAR_AT: u64 = 88;
+const HEADER_BYTES_AT: u64 = 100;
 
 /// Appends a header extension. Returns whether the first cluster has room for it.
 pub fn extension(image: &mut SparseImage, kind: u32, data: &[u8]) -> bool {
@@ -45,11 +46,35 @@ pub fn unknown_extension(image: &mut SparseImage, random: &mut Random) -> bool {
     extension(image, 0x7700_0000 | (random.next() & 0xffff) as u32, &pattern(length, random))
 }
 
-/// Feature bits that mean nothing to us: one to be kept, one to be cleared by every writer.
-pub fn unknown_features(image: &mut SparseImage) {
-    for at in [COMPATIBLE_AT, AUTOCLEAR_AT] {
+/// What means nothing to us: a feature bit to be kept, one to be cleared by every writer, or both; or
+/// fields at the end of a longer header, where there is room.
+pub fn unknown_features(image: &mut SparseImage, random: &mut Random) {
+    let bits = match random.below(4) {
+        0 => &[COMPATIBLE_AT][..],
+        1 => &[AUTOCLEAR_AT],
+        2 if longer_header(image) => &[],
+        _ => &[COMPATIBLE_AT, AUTOCLEAR_AT],
+    };
+    for &at in bits {
         put64(image, at, be64(image, at) | 1 << 40);
     }
+}
+
+/// Sixteen bytes of fields after those that are known. Returns whether there was room.
+fn longer_header(image: &mut SparseImage) -> bool {
+    const FIELDS: u64 = 16;
+    let layout = Layout::read(image).unwrap();
+    let length = u64::from(be32(image, HEADER_BYTES_AT));
+    let mut ends = layout.extensions.iter().map(|(_, at, bytes)| at + bytes.next_multiple_of(8));
+    let end = ends.next_back().unwrap_or(length);
+    let names_backing_file = be64(image, 8) != 0;
+    if names_backing_file || length < 112 || end + 8 + FIELDS > layout.cluster() {
+        return false;
+    }
+    image.write(&bytes(image, length, end + 8 - length), length + FIELDS);
+    image.write(&[7; 16], length);
+    image.write(&u32::try_from(length + FIELDS).unwrap().to_be_bytes(), HEADER_BYTES_AT);
+    true
 }
 
 /// Two persistent bitmaps of the disk as it is: one with data, one all ones and zeros. Returns

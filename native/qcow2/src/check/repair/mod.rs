@@ -18,7 +18,8 @@
 //! While entries are damaged, or clusters were counted free that are in use, nobody can say what
 //! else was lost; then nothing is punched, and new tables go only into holes and past the end of
 //! the file, but not where a damaged entry points. Where the file grows over such a place, a second
-//! commit counts it.
+//! commit counts it. A device has neither holes nor an end to grow at: there, if every reference can be
+//! followed, what nobody names and nobody counts is written.
 
 mod counts;
 mod examine;
@@ -117,7 +118,7 @@ fn carry_out(
     plan: Plan,
     options: &mut CommitOptions<'_>,
 ) -> Result<Committed> {
-    let leaks = if plan.proven { plan.leaks.clone() } else { Vec::new() };
+    let leaks = if plan.gives_back { plan.leaks.clone() } else { Vec::new() };
     match commit(image, plan, options) {
         // The blocks that leak are space, too. They are nobody's, whatever their counts say, so
         // they may become holes before the commit as well as after it.

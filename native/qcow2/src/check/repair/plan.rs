@@ -139,8 +139,10 @@ pub(super) fn plan(
         })?;
     }
     let knows_all = wanted.is_sound && knows_all_references(image.header());
-    // A device has no holes and no end to grow at: what a sound mapping does not name is free.
-    let proven = knows_all && (wanted.only_leaks || image.storage().has_fixed_len());
+    let gives_back = knows_all && wanted.only_leaks;
+    // A device has no holes and no end to grow at: there, what a sound mapping does not name and
+    // nobody counts is free in any case.
+    let proven = gives_back || knows_all && image.storage().has_fixed_len();
     let file_end = image.file_bytes().div_ceil(geometry.cluster_bytes());
     let mut avoided =
         if wanted.knows_all_places { wanted.beyond_end } else { vec![file_end..u64::MAX >> bits] };
@@ -150,6 +152,7 @@ pub(super) fn plan(
     Ok(Plan {
         refcounts,
         proven,
+        gives_back,
         moved,
         active_l1,
         snapshot_l1: None,
