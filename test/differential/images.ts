@@ -4,6 +4,7 @@
 import { execFileSync } from "node:child_process";
 import {
   closeSync,
+  ftruncateSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -108,6 +109,10 @@ export class Patch {
   }
   setRefcount(cluster: number, value: number): void {
     this.set(this.read(this.refcountTable, 8) + 2 * cluster, 2, value);
+  }
+  /** Loses what comes after so many bytes. */
+  cut(bytes: number): void {
+    ftruncateSync(this.#fd, bytes);
   }
 }
 

@@ -2,7 +2,7 @@
 // us an image of which qemu-img says at least as much good. Where the image ends depends on where
 // new tables lie, and is not compared.
 
-import { copyFileSync, mkdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 
 import { describe, expect, test } from "vitest";
@@ -201,6 +201,76 @@ describe("differences that are meant", () => {
     expect(ours.stdout).toContain("\n    1 corruptions\n");
     expect(theirs.stdout).toContain("\n    2 corruptions\n");
     expect(after.ours.status).toBe(0);
+  });
+
+  test("data that a cut-off file has lost are told, and not hidden by a file that grew", async () => {
+    scene.create("cut.qcow2", "size=16M");
+    scene.write("cut.qcow2", "write -P 7 0 1M");
+    const story = {
+      file: "cut.qcow2",
+      story: "",
+      damage: (image: Patch) => {
+        image.setRefcount(5, 2);
+        image.cut(1_000_000);
+      },
+    };
+    const results = await repaired(story);
+    expect(results[0]!.ours.stdout).toContain("\n5 errors were found on the image.\n");
+    expect(results[2]!.ours.stdout).toContain('"corruptions": 5,\n');
+    for (const { theirs, ours, after } of results) {
+      expect([theirs.status, ours.status]).toEqual([2, 2]);
+      expect(ours.stderr).toContain(
+        "ERROR 5 clusters in use lay past the end of the file, which has grown: " +
+          "what was in them is lost, and they read as zeros\n",
+      );
+      // They are said once.
+      expect([after.theirs.status, after.ours.status]).toEqual([2, 0]);
+    }
+  });
+
+  test("leaks are put right though the file lost the blocks that count its end", async () => {
+    scene.create("long.qcow2", "size=16M,cluster_size=4k,preallocation=metadata");
+    const [leaks] = await repaired({
+      file: "long.qcow2",
+      story: "",
+      damage: (image) => {
+        image.setRefcount(9, 3);
+        image.cut(8 * 1024 * 1024);
+      },
+    });
+    for (const { stdout, status } of [leaks!.theirs, leaks!.ours]) {
+      expect(stdout).toContain("\n    1 leaked clusters\n    0 corruptions\n");
+      expect(status).toBe(2);
+    }
+  });
+
+  test("there is room past the end of the file, however many entries point there", async () => {
+    const tables = 9;
+    const perTable = 8192;
+    scene.create("far.qcow2", "size=5G");
+    scene.write("far.qcow2", "write 0 64k");
+    const { size } = statSync(scene.path("far.qcow2"));
+    const first = Math.ceil(size / 65_536);
+    const results = await repaired({
+      file: "far.qcow2",
+      story: "",
+      damage: (image) => {
+        for (let table = 0; table < tables; table += 1) {
+          const at = (first + table) * 65_536;
+          for (let index = 0; index < perTable; index += 1) {
+            const place = 2 ** 40 + (table * perTable + index) * 65_536;
+            image.set(at + index * 8, 8, (1n << 63n) | BigInt(place));
+          }
+          image.set(image.l1 + 8 * (1 + table), 8, (1n << 63n) | BigInt(at));
+          image.setRefcount(first + table, 1);
+        }
+        image.setRefcount(4, 2);
+      },
+    });
+    for (const { theirs, ours } of results) {
+      expect([theirs.status, ours.status]).toEqual([2, 2]);
+    }
+    expect(results[0]!.ours.stdout).toContain("\n    1 leaked clusters\n");
   });
 
   test("what would have to become zeros stays an error", async () => {

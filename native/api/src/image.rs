@@ -50,6 +50,16 @@ fn checked(image: &Image) -> qcow2::Result<CheckReport> {
     Ok(check_report(report, problems))
 }
 
+/// The check after a repair, which no longer sees that clusters were lost.
+fn checked_again(image: &Image, lost_clusters: u64) -> qcow2::Result<CheckReport> {
+    let mut report = checked(image)?;
+    if lost_clusters > 0 {
+        report.problems.extend(check::Problem::Lost { clusters: lost_clusters }.lines());
+        report.corruptions = Bytes(report.corruptions.0.saturating_add(lost_clusters));
+    }
+    Ok(report)
+}
+
 fn check_report(report: check::CheckReport, problems: Vec<String>) -> CheckReport {
     CheckReport {
         image_end_offset: Bytes(report.image_end_offset),
@@ -81,7 +91,8 @@ pub fn image_repair(
         let done = repair(image, what, options, &mut |line| lines.extend(line.lines()))?;
         let has_repaired = done.leaks_fixed + done.corruptions_fixed > 0;
         let checked = has_repaired.then(|| {
-            checked(image).map_err(|error| error.with_hint("what could be repaired is repaired"))
+            checked_again(image, done.lost_clusters)
+                .map_err(|error| error.with_hint("what could be repaired is repaired"))
         });
         Ok(RepairReport {
             found: check_report(done.found, lines),

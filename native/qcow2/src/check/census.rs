@@ -15,6 +15,7 @@
 
 use std::ops::Range;
 
+use super::beyond::Beyond;
 use super::entries::{self, Geometry, L2Entry, Sink};
 use super::names::{Named, Names};
 use super::ones::Ones;
@@ -69,6 +70,8 @@ pub(super) struct Findings {
     /// Those of them that were found cluster by cluster: a walk knows only of some.
     copied_runs: u64,
     pub layout: Layout,
+    /// What is named past the end of the file.
+    pub beyond: Beyond,
     /// L2 tables with problems.
     pub bad_tables: Suspects,
     /// L2 tables with wrong COPIED flags.
@@ -293,6 +296,10 @@ impl Sink for Counter<'_> {
     fn reference(&mut self, offset: u64, bytes: u64) {
         if bytes == 0 {
         } else if self.geometry.is_beyond_end(offset, bytes) {
+            let cluster = self.geometry.cluster_bytes();
+            let end = self.geometry.file_bytes.div_ceil(cluster);
+            let clusters = offset / cluster..offset.saturating_add(bytes).div_ceil(cluster);
+            self.findings.beyond.name(end, clusters);
             self.corruption();
         } else {
             self.references.add(self.geometry.clusters(offset, bytes), self.times);

@@ -11,6 +11,7 @@
 //! is bounded by the file's length, whatever its tables claim. A [`repair`] is not that modest: it has
 //! to have all counts at once.
 
+mod beyond;
 mod census;
 mod comparison;
 mod entries;

@@ -61,6 +61,8 @@ pub enum Problem {
     CopiedL2 { l1_index: u64, entry: u64, refcount: u64 },
     /// COPIED of an active L2 entry does not match the refcount.
     CopiedData { entry: u64, refcount: u64 },
+    /// The file was cut off, and a repair has made it longer again.
+    Lost { clusters: u64 },
     /// The check cannot go on: an L1 or L2 table cannot be read.
     ReadFailed { level: u8 },
 }
@@ -203,6 +205,11 @@ impl fmt::Display for Problem {
             Self::CopiedData { entry, refcount } => {
                 write!(f, "ERROR OFLAG_COPIED data cluster: l2_entry={entry:x} refcount={refcount}")
             }
+            Self::Lost { clusters } => write!(
+                f,
+                "ERROR {clusters} clusters in use lay past the end of the file, which has grown: \
+                 what was in them is lost, and they read as zeros"
+            ),
             Self::ReadFailed { level } => {
                 write!(f, "ERROR: I/O error in check_refcounts_l{level}")
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::header::{Header, MAX_REFCOUNT_TABLE_BYTES};
+use crate::format::header::MAX_REFCOUNT_TABLE_BYTES;
 use crate::format::snapshot::encode_table;
 use crate::image::Image;
 use crate::plan::Plan;
@@ -169,7 +169,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     let space = Space::of(image, plan.proven)?.without(&plan.avoided);
     let mut released = BTreeSet::new();
     let layout = loop {
-        release_blocks(storage, header, refcounts, &mut released)?;
+        release_blocks(image, refcounts, &mut released)?;
         let blocks: Vec<_> = refcounts.dirty_blocks().collect();
         let entries = refcounts.table_entries();
         needs.blocks = blocks.len() as u64;
@@ -208,8 +208,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
 /// Takes the references off the places of blocks that will be written elsewhere, until no further
 /// block changes by that.
 fn release_blocks(
-    storage: &dyn Storage,
-    header: &Header,
+    image: &Image,
     refcounts: &mut Refcounts,
     released: &mut BTreeSet<usize>,
 ) -> Result<()> {
@@ -218,9 +217,12 @@ fn release_blocks(
         let dirty: Vec<_> = refcounts.dirty_blocks().collect();
         for index in dirty {
             let fresh = released.insert(index);
-            if let Some(offset) = refcounts.block_offset(index).filter(|_| fresh) {
-                let cluster = offset >> header.cluster_bits;
-                refcounts.add(storage, cluster..cluster + 1, -1)?;
+            if let Some(offset) = refcounts.block_offset(index).filter(|_| fresh)
+                // One that a cut-off file has lost is counted nowhere.
+                && offset < image.file_bytes
+            {
+                let cluster = offset >> image.header.cluster_bits;
+                refcounts.add(image.storage(), cluster..cluster + 1, -1)?;
                 any = true;
             }
         }

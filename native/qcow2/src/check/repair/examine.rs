@@ -31,6 +31,8 @@ pub(super) struct Verdict {
     pub leaks_fixed: u64,
     pub corruptions_fixed: u64,
     pub must_rebuild: bool,
+    /// Clusters past the end of the file that something names, ascending, as far as that is known.
+    pub beyond_end: Vec<Range<u64>>,
     /// None: there is nothing to write, or it must not be.
     pub plan: Option<Plan>,
 }
@@ -164,6 +166,7 @@ impl<'a> Examination<'a> {
                 leaks_fixed,
                 corruptions_fixed,
                 must_rebuild,
+                beyond_end,
                 plan: None,
             });
         }
@@ -205,6 +208,8 @@ impl<'a> Examination<'a> {
         report.problems_omitted = tally.all_lines().saturating_sub(teller.told - teller.remarks);
 
         let marks = incompatible::DIRTY | incompatible::CORRUPT;
+        let avoided = if knows_all_places { beyond_end.clone() } else { self.avoided(&findings) };
+        let lost = avoided.clone();
         let wanted = Wanted {
             counts: tally.leaks > 0 || what == Repair::All && tally.too_low > 0,
             anew: tally.anew,
@@ -217,7 +222,7 @@ impl<'a> Examination<'a> {
                 && !header.has(incompatible::CORRUPT),
             given_up: structure,
             beyond_end,
-            knows_all_places,
+            avoided,
         };
         let plan = if wanted.is_anything() {
             Some(plan(image, what, geometry, &self.stored, &mut references, wanted)?)
@@ -229,8 +234,15 @@ impl<'a> Examination<'a> {
             leaks_fixed: tally.leaks,
             corruptions_fixed,
             must_rebuild: false,
+            beyond_end: lost,
             plan,
         })
+    }
+
+    /// Where nothing may be placed, if not all that is named past the end of the file was told.
+    fn avoided(&self, findings: &Findings) -> Vec<Range<u64>> {
+        let file_end = self.image.file_bytes().div_ceil(self.geometry.cluster_bytes());
+        findings.beyond.avoided(file_end)
     }
 
     fn ground(&self) -> Ground<'_> {

@@ -30,6 +30,8 @@ mod rows;
 
 pub use line::Line;
 
+use std::ops::Range;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::header::incompatible;
 use crate::image::Image;
@@ -60,6 +62,9 @@ pub struct Repaired {
     pub leaks_fixed: u64,
     /// Everything else that was put right.
     pub corruptions_fixed: u64,
+    /// Clusters that tables name, and that lay past the end of the file before it grew: what was in
+    /// them had been lost, and no later check can tell.
+    pub lost_clusters: u64,
     /// The refcount structures have to be made anew, which is more than [`Repair::Leaks`]: nothing
     /// was written, and the check is not complete.
     pub must_rebuild: bool,
@@ -88,14 +93,20 @@ pub fn repair(
         found: verdict.found,
         leaks_fixed: verdict.leaks_fixed,
         corruptions_fixed: verdict.corruptions_fixed,
+        lost_clusters: 0,
         must_rebuild: verdict.must_rebuild,
         committed: None,
     };
     for _ in 0..MAX_COMMITS {
         let Some(plan) = verdict.plan else { break };
         let avoided = plan.avoided.clone();
+        let file_end = |image: &Image| image.file_bytes().div_ceil(image.header().cluster_bytes());
+        let old_end = file_end(image);
         let done = carry_out(image, what, plan, options)?;
-        let end = image.file_bytes().div_ceil(image.header().cluster_bytes());
+        let end = file_end(image);
+        let grown_over =
+            |place: &Range<u64>| end.min(place.end).saturating_sub(place.start.max(old_end));
+        repaired.lost_clusters += verdict.beyond_end.iter().map(grown_over).sum::<u64>();
         let so_far = repaired.committed.take().unwrap_or_default();
         repaired.committed = Some(both(&so_far, done));
         // The file has grown over a place that a damaged entry names: now it names a cluster, which

@@ -39,8 +39,8 @@ pub(super) struct Wanted<'a> {
     pub given_up: Vec<u64>,
     /// Where damaged entries point past the end of the file.
     pub beyond_end: Vec<Range<u64>>,
-    /// There are no more such places.
-    pub knows_all_places: bool,
+    /// All such places, and what may be one.
+    pub avoided: Vec<Range<u64>>,
 }
 
 impl Wanted<'_> {
@@ -144,8 +144,7 @@ pub(super) fn plan(
     // nobody counts is free in any case.
     let proven = gives_back || knows_all && image.storage().has_fixed_len();
     let file_end = image.file_bytes().div_ceil(geometry.cluster_bytes());
-    let mut avoided =
-        if wanted.knows_all_places { wanted.beyond_end } else { vec![file_end..u64::MAX >> bits] };
+    let mut avoided = wanted.avoided;
     // Until the commit, what is written there would be read as counts.
     let blocks = stored.table().iter().map(|&entry| Stored::split_table_entry(entry).0 >> bits);
     avoided.extend(blocks.filter(|&block| block >= file_end).map(|block| block..block + 2));
