@@ -10,8 +10,16 @@ export type Bytes = number;
 
 export interface Native {
   coreVersion(): string;
-  imageInfo(request: { path: string; forceShare?: boolean }): Reply<ImageInfo>;
-  imageCheck(request: { path: string; forceShare?: boolean }): Reply<CheckReport>;
+  /** `piece` hears of long lists all but the end: parts of the snapshots, then of the bitmaps. */
+  imageInfo(
+    request: { path: string; forceShare?: boolean },
+    piece?: (piece: ImageInfo) => void,
+  ): Reply<ImageInfo>;
+  /** `piece` hears lines about problems, where there are more than the report has at its end. */
+  imageCheck(
+    request: { path: string; forceShare?: boolean },
+    piece?: (problems: string[]) => void,
+  ): Reply<CheckReport>;
   /** Of the events only `waitingFor` comes. */
   imageCreate(request: ImageCreateRequest, event?: OnChange): Reply<ImageCreateReport>;
   imageGrow(request: ImageGrowRequest, event?: OnChange): Reply<CommitReport>;
@@ -25,7 +33,11 @@ export interface Native {
     request: ImageConvertRequest,
     progress?: (progress: ConvertProgress) => void,
   ): Reply<ConvertReport>;
-  snapshotList(request: SnapshotListRequest): Reply<SnapshotListReport>;
+  /** `piece` hears all but the end of a long list. */
+  snapshotList(
+    request: SnapshotListRequest,
+    piece?: (piece: SnapshotListReport) => void,
+  ): Reply<SnapshotListReport>;
   snapshotCreate(request: SnapshotCreateRequest, event?: OnChange): Reply<SnapshotReport>;
   snapshotApply(request: SnapshotApplyRequest, event?: OnChange): Reply<SnapshotReport>;
   snapshotDelete(request: SnapshotDeleteRequest, event?: OnChange): Reply<SnapshotReport>;
@@ -219,8 +231,10 @@ export interface ImageInfo {
   backingFormat?: string;
   dataFile?: string;
   dataFileRaw?: boolean;
+  bitmapCount: number;
+  /** All of them, or a part; so with the snapshots, in the order of their table. */
   bitmaps: BitmapInfo[];
-  /** In the order of their table. */
+  snapshotCount: number;
   snapshots: SnapshotInfo[];
 }
 
@@ -262,6 +276,7 @@ export interface SnapshotListRequest {
 }
 
 export interface SnapshotListReport {
+  /** All of them, or a part. */
   snapshots: SnapshotInfo[];
   /** The size of the disk, and bytes 24 to 71 of the header in hexadecimal: of the same moment. */
   virtualSize: Bytes;
@@ -279,7 +294,7 @@ export interface CheckReport {
   leaks: Bytes;
   /** Errors that kept parts of the image from being checked. */
   checkErrors: Bytes;
-  /** qemu-img's line for each problem, at most 65 536. */
+  /** qemu-img's line for each problem, at most 65 536, or the last of them. */
   problems: string[];
   problemsOmitted: Bytes;
 }

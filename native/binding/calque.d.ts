@@ -46,7 +46,7 @@ export interface CheckReport {
   leaks: Bytes
   /** Errors that kept parts of the image from being checked. */
   checkErrors: Bytes
-  /** qemu-img's lines for the problems, at most 65 536. */
+  /** qemu-img's lines for the problems, at most 65 536, or the last of them. */
   problems: Array<string>
   /** Problems beyond those. */
   problemsOmitted: Bytes
@@ -334,9 +334,13 @@ export interface ImageInfo {
   dataFile?: string
   /** Whether the external data file is a raw image of the disk. */
   dataFileRaw?: boolean
-  /** The persistent bitmaps. */
+  /** How many persistent bitmaps there are. */
+  bitmapCount: number
+  /** The bitmaps, or a part of them. */
   bitmaps: Array<BitmapInfo>
-  /** The internal snapshots, in the order of their table. */
+  /** How many internal snapshots there are. */
+  snapshotCount: number
+  /** The snapshots in the order of their table, or a part of them. */
   snapshots: Array<SnapshotInfo>
 }
 
@@ -498,7 +502,7 @@ export interface SnapshotInfo {
 
 /** The snapshots of an image, in the order of their table. */
 export interface SnapshotListReport {
-  /** In the order of their table. */
+  /** In the order of their table, or a part of them. */
   snapshots: Array<SnapshotInfo>
   /** The size of the disk. */
   virtualSize: Bytes
@@ -722,7 +726,7 @@ export declare function fileRemove(request: FileRemoveRequest): Reply<Done>
 
 export declare function fileStamp(request: FilePathRequest): Reply<FileStampReport>
 
-export declare function imageCheck(request: ImageCheckRequest): Reply<CheckReport>
+export declare function imageCheck(request: ImageCheckRequest, piece?: ((arg: Array<string>) => void) | undefined | null): Reply<CheckReport>
 
 export declare function imageClone(request: ImageCloneRequest, progress?: ((arg: CloneProgress) => void) | undefined | null): Reply<CloneReport>
 
@@ -732,7 +736,7 @@ export declare function imageCreate(request: ImageCreateRequest, event?: ((arg: 
 
 export declare function imageGrow(request: ImageGrowRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<CommitReport>
 
-export declare function imageInfo(request: ImageInfoRequest): Reply<ImageInfo>
+export declare function imageInfo(request: ImageInfoRequest, piece?: ((arg: ImageInfo) => void) | undefined | null): Reply<ImageInfo>
 
 export declare function imageRepair(request: ImageRepairRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<RepairReport>
 
@@ -744,7 +748,7 @@ export declare function snapshotCreate(request: SnapshotCreateRequest, event?: (
 
 export declare function snapshotDelete(request: SnapshotDeleteRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
 
-export declare function snapshotList(request: SnapshotListRequest): Reply<SnapshotListReport>
+export declare function snapshotList(request: SnapshotListRequest, piece?: ((arg: SnapshotListReport) => void) | undefined | null): Reply<SnapshotListReport>
 
 export declare function snapshotRename(request: SnapshotRenameRequest, event?: ((arg: ChangeEvent) => void) | undefined | null): Reply<SnapshotReport>
 

@@ -6,7 +6,7 @@ import type { Context } from "../context.ts";
 import { CommandError, failed, UsageError } from "../failure.ts";
 import { type CheckReport, type RepairKind, unwrap } from "../native.ts";
 import type { Store } from "../state/store.ts";
-import { checkStatus, checkText, problemLines, repairText } from "../text/check.ts";
+import { checkStatus, checkText, omissions, repairText } from "../text/check.ts";
 import { sentence } from "../text/sentences.ts";
 import { programName, withStore } from "./store.ts";
 
@@ -75,7 +75,8 @@ function ensureThere(store: Store, name: string, { program }: Context): void {
 
 function check(store: Store, name: string, context: Context): number {
   const path = store.summary(store.living(name)).diskPath;
-  return concluded(unwrap(context.native.imageCheck({ path })), context);
+  const say = (problems: string[]): void => sayLines(problems, context);
+  return concluded(unwrap(context.native.imageCheck({ path }, say)), context);
 }
 
 function repair(store: Store, name: string, kind: RepairKind, context: Context): number {
@@ -102,6 +103,10 @@ function concluded(report: CheckReport, context: Context): number {
   return checkStatus(report);
 }
 
-function sayProblems(report: CheckReport, { stderr }: Context): void {
-  for (const line of problemLines(report, stderr.name)) stderr.write(`${line}\n`);
+function sayProblems(report: CheckReport, context: Context): void {
+  sayLines([...report.problems, ...omissions(report)], context);
+}
+
+function sayLines(lines: readonly string[], { stderr }: Context): void {
+  if (lines.length > 0) stderr.write(`${lines.map(stderr.name).join("\n")}\n`);
 }

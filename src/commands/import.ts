@@ -145,7 +145,7 @@ function bringIn(store: Store, order: Order, target: string, context: Context): 
   const info = unwrap(context.native.imageInfo({ path: file }));
   if (info.backingFile !== undefined) {
     if (!flatten) throw backed(order, info.backingFile);
-    const lostSnapshots = info.snapshots.length;
+    const lostSnapshots = info.snapshotCount;
     if (isMove && lostSnapshots > 0) {
       throw refused(file, sentence("import.loses", { count: lostSnapshots }));
     }

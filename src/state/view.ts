@@ -140,8 +140,11 @@ function readImage(
   if (problem !== undefined) return problem;
   // Shared with whoever runs it: what is read here does not change while a guest writes.
   const request = { path: files.absolute(disk), forceShare: true, settled };
-  const { report, failure } = native.snapshotList(request);
-  if (report !== undefined) return report;
+  const snapshots: SnapshotInfo[] = [];
+  const { report, failure } = native.snapshotList(request, (piece) =>
+    snapshots.push(...piece.snapshots),
+  );
+  if (report !== undefined) return { ...report, snapshots: [...snapshots, ...report.snapshots] };
   if (failure!.code === "busy") return "busy";
   if (failure!.code === "unsettled") throw new NativeFailure(failure!);
   return broken(failure!.reason);

@@ -48,14 +48,9 @@ Double checking the fixed image now...
 `;
 }
 
-/** The lines about single problems. */
-export function problemLines(
-  { problems, problemsOmitted }: CheckReport,
-  show: (name: string) => string,
-): string[] {
-  const lines = problems.map(show);
-  if (problemsOmitted > 0) lines.push(`... and ${problemsOmitted} more problems`);
-  return lines;
+/** What stands behind the lines about single problems. */
+export function omissions({ problemsOmitted }: CheckReport): string[] {
+  return problemsOmitted > 0 ? [`... and ${problemsOmitted} more problems`] : [];
 }
 
 /** The status that a check ends with. */

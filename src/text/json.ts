@@ -11,6 +11,9 @@ export type Json =
   // Whose keys come from outside: an object would reorder those that are numbers.
   | ReadonlyMap<string, Json | undefined>;
 
+/** In the place of something that is written by itself, because it is long. */
+export const GAP: Json = new Map();
+
 export interface JsonObject {
   readonly [key: string]: Json | undefined;
 }
@@ -28,17 +31,39 @@ export function formatJson(value: Json, style: JsonStyle = QEMU_IMG): string {
   return `${render(value, "", style)}\n`;
 }
 
+/** A value with gaps, as `formatJson` writes it: what stands before, between and behind them. */
+export function formatAround(value: Json): string[] {
+  return formatJson(value).split(GAP_MARK);
+}
+
+/** Items of a list, which stand so many levels deep in what is around them. */
+export function formatItems(items: readonly Json[], depth: number): string {
+  const indent = INDENT.repeat(depth);
+  return items.map((item) => render(item, indent, QEMU_IMG)).join(itemSeparator(depth));
+}
+
+/** What stands between two of them. */
+export function itemSeparator(depth: number): string {
+  return `,\n${INDENT.repeat(depth)}`;
+}
+
 /** The entries of an object in the order in which it has them. */
 export function entriesOf(object: JsonObject | ReadonlyMap<string, Json | undefined>): JsonEntry[] {
   return object instanceof Map ? [...object] : Object.entries(object);
 }
 
+const INDENT = "    ";
+
+/** All else that is written in this style is ASCII. */
+const GAP_MARK = "\u2026";
+
 const QEMU_IMG: JsonStyle = { quote: quoteAscii, entries: entriesOf };
 
 function render(value: Json, indent: string, style: JsonStyle): string {
+  if (value === GAP) return GAP_MARK;
   if (typeof value === "string") return style.quote(value);
   if (typeof value !== "object") return String(value);
-  const inner = `${indent}    `;
+  const inner = indent + INDENT;
   const [open, close, items] = isList(value)
     ? ["[", "]", value.map((item) => render(item, inner, style))]
     : [

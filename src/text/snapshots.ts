@@ -5,12 +5,17 @@ import type { SnapshotInfo } from "../native.ts";
 import { asWritten, byteLength } from "./name.ts";
 import { formatSize } from "./size.ts";
 
-/** Nothing when there are none. `show` makes a name printable, see `Output.name`. */
-export function snapshotList(
+/** What stands before the rows; nothing when there are none. */
+export function snapshotHeading(count: number): string {
+  if (count === 0) return "";
+  return `Snapshot list:\n${row(["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"])}\n`;
+}
+
+/** A line for each. `show` makes a name printable, see `Output.name`. */
+export function snapshotRows(
   snapshots: readonly SnapshotInfo[],
   show: (name: string) => string,
 ): string {
-  if (snapshots.length === 0) return "";
   const rows = snapshots.map((snapshot) =>
     row([
       show(snapshotId(snapshot)),
@@ -21,8 +26,7 @@ export function snapshotList(
       snapshot.icount ?? "--",
     ]),
   );
-  const header = row(["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"]);
-  return ["Snapshot list:", header, ...rows, ""].join("\n");
+  return rows.map((line) => `${line}\n`).join("");
 }
 
 /** The name as it stands in the image, byte for byte. */

@@ -116,7 +116,9 @@ export function image(info: Partial<ImageInfo> = {}) {
       dirty: false,
       extendedEntries: false,
       bitmaps: [],
+      bitmapCount: info.bitmaps?.length ?? 0,
       snapshots: [],
+      snapshotCount: info.snapshots?.length ?? 0,
       ...info,
     },
   });

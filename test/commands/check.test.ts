@@ -144,6 +144,23 @@ test("check says how many problems it did not list", async () => {
   `);
 });
 
+test("check tells problems that come in pieces, and then the rest", async () => {
+  const cli = app({
+    imageCheck(_, piece) {
+      piece!(["Leaked one", "Leaked two"]);
+      piece!(["Leaked three"]);
+      return checked({ leaks: 4, problems: ["Leaked four"] })();
+    },
+  });
+  expect(await cli("image", "check", "-q", "disk.qcow2")).toMatchInlineSnapshot(`
+    "! Leaked one
+    ! Leaked two
+    ! Leaked three
+    ! Leaked four
+    = 3"
+  `);
+});
+
 test("check that cannot go on prints no summary", async () => {
   const cli = app({ imageCheck: fails({ reason: "Input/output error" }) });
   expect(await cli("image", "check", "--output=json", "disk.qcow2")).toMatchInlineSnapshot(`

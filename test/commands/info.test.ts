@@ -3,7 +3,7 @@
 
 import { expect, test } from "vitest";
 
-import type { Failure } from "../../src/native.ts";
+import type { BitmapInfo, Failure, Native, SnapshotInfo } from "../../src/native.ts";
 import { app, fails, image, snapshot } from "./app.ts";
 
 test("info says what qemu-img says of an image", async () => {
@@ -245,6 +245,38 @@ test("info gives a program the keys in qemu-img's order", async () => {
     = 0"
   `);
 });
+
+test.each(["human", "json"])(
+  "info writes lists that come in pieces as one (%s)",
+  async (output) => {
+    const { snapshots, bitmaps } = rich({ path: "disk.qcow2" }).report;
+    const cases = [
+      { snapshots, bitmaps: [] },
+      { snapshots: [], bitmaps },
+      { snapshots, bitmaps },
+    ];
+    for (const lists of cases) {
+      const { report } = image(lists)({ path: "disk.qcow2" });
+      const inPieces: Native["imageInfo"] = (_, piece) => {
+        const rows = [...lists.snapshots, ...lists.bitmaps];
+        for (const [at, one] of rows.entries()) {
+          const isSnapshot = at < lists.snapshots.length;
+          const part = {
+            ...report,
+            snapshots: isSnapshot ? [one as SnapshotInfo] : [],
+            bitmaps: isSnapshot ? [] : [one as BitmapInfo],
+          };
+          if (at === rows.length - 1) return { report: part };
+          piece!(part);
+        }
+        throw new Error("there are rows");
+      };
+      const show = (imageInfo: Native["imageInfo"]): Promise<string> =>
+        app({ imageInfo })("image", "info", "--output", output, "disk.qcow2");
+      expect(await show(inPieces)).toBe(await show(() => ({ report })));
+    }
+  },
+);
 
 test.each([
   ["disk.qcow2", "base.qcow2", "base.qcow2"],

@@ -44,6 +44,19 @@ describe("snapshot -l", () => {
     );
   });
 
+  test("writes a list that comes in pieces as one", async () => {
+    const cli = app({
+      snapshotList(_, piece) {
+        for (const one of snapshots.slice(0, 3)) piece!(listed([one]).report);
+        return listed(snapshots.slice(3));
+      },
+    });
+    const whole = app({ snapshotList: () => listed(snapshots) });
+    expect(await cli("image", "snapshot", "-l", "disk.qcow2")).toBe(
+      await whole("image", "snapshot", "-l", "disk.qcow2"),
+    );
+  });
+
   test("escapes names on a terminal", async () => {
     const cli = app({
       terminal: true,

@@ -1,5 +1,6 @@
 //! The operations on a whole image: describe, check, repair, create, grow, look who uses it.
 
+use std::mem;
 use std::path::Path;
 
 use qcow2::check::{self, repair::repair};
@@ -10,6 +11,7 @@ use qcow2::storage::{Access, FileStorage, Storage};
 use qcow2::{Error, Image, Kind, NewFile, NewImage, Repair};
 
 use crate::callback::Callback;
+use crate::pieces::Pieces;
 use crate::report::{commit_report, describe_snapshots, opening};
 use crate::session::{change, change_with, lock_to_change, read, read_with};
 use crate::types::{
@@ -19,18 +21,51 @@ use crate::types::{
     ImageUsersReport, ImageUsersRequest, Outcome, RepairKind, RepairReport, Stage,
 };
 
-/// Describes an image. Takes no lock and writes nothing.
+/// Describes an image. Takes no lock and writes nothing. `piece` hears the same with parts of the
+/// lists where these are long: first of the snapshots, then of the bitmaps.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
-pub fn image_info(request: ImageInfoRequest) -> Outcome<ImageInfo> {
-    read(&request.path, request.force_share, |image, file| describe(&request.path, image, file))
-        .map_err(opening)
+pub fn image_info(
+    request: ImageInfoRequest,
+    piece: &mut Callback<'_, ImageInfo>,
+) -> Outcome<ImageInfo> {
+    read(&request.path, request.force_share, |reading| {
+        let mut info = describe(&request.path, reading.image, reading.file)?;
+        let rest = describe_snapshots(reading, &mut |snapshots| {
+            Ok(piece(ImageInfo { snapshots, ..info.clone() })?)
+        })?;
+        info.snapshots = rest;
+        let mut tell = |bitmaps| {
+            let snapshots = mem::take(&mut info.snapshots);
+            Ok(piece(ImageInfo { bitmaps, snapshots, ..info.clone() })?)
+        };
+        let mut bitmaps = Pieces::new(reading, &mut tell);
+        reading.image.for_bitmaps(|it| bitmaps.push(describe_bitmap(&it), it.name.len()))?;
+        let rest = bitmaps.finish();
+        Ok(ImageInfo { bitmaps: rest, ..info })
+    })
+    .map_err(opening)
 }
 
-/// Counts the references of an image anew. Takes no lock and writes nothing.
+/// Counts the references of an image anew. Takes no lock and writes nothing. `piece` hears lines
+/// about problems where there are many.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
-pub fn image_check(request: ImageCheckRequest) -> Outcome<CheckReport> {
-    read_with(check::open, &request.path, request.force_share, |image, _| checked(image))
-        .map_err(staged)
+pub fn image_check(
+    request: ImageCheckRequest,
+    piece: &mut Callback<'_, Vec<String>>,
+) -> Outcome<CheckReport> {
+    read_with(check::open, &request.path, request.force_share, |reading| {
+        let mut tell = |lines| Ok(piece(lines)?);
+        let mut lines = Pieces::new(reading, &mut tell);
+        let mut told = Ok(());
+        let report = check::check(reading.image, &mut |problem| {
+            for line in problem.lines() {
+                let bytes = line.len();
+                told = mem::replace(&mut told, Ok(())).and_then(|()| lines.push(line, bytes));
+            }
+        })?;
+        told.map(|()| check_report(report, lines.finish()))
+    })
+    .map_err(staged)
 }
 
 /// The stage of a failed check.
@@ -202,6 +237,7 @@ pub fn image_users(request: ImageUsersRequest) -> Outcome<ImageUsersReport> {
     Ok(ImageUsersReport { users: users.collect() })
 }
 
+/// All but the lists.
 fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<ImageInfo> {
     let header = image.header();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -232,8 +268,10 @@ fn describe(path: &str, image: &Image, file: &FileStorage) -> qcow2::Result<Imag
         data_file_raw: header
             .has(incompatible::DATA_FILE)
             .then_some(header.autoclear & header::autoclear::RAW_DATA_FILE != 0),
-        bitmaps: image.bitmaps()?.iter().map(describe_bitmap).collect(),
-        snapshots: describe_snapshots(image)?,
+        bitmap_count: image.bitmap_count()?,
+        bitmaps: Vec::new(),
+        snapshot_count: image.listed_snapshot_count(),
+        snapshots: Vec::new(),
     })
 }
 

@@ -8,6 +8,7 @@ mod convert;
 mod file;
 mod image;
 mod pace;
+mod pieces;
 mod report;
 mod session;
 mod snapshot;

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use qcow2::format::snapshot::SnapshotEntry;
-use qcow2::{Committed, Error, Image, PlannedCommit};
+use qcow2::{Committed, Error, PlannedCommit};
 
+use crate::pieces::{PIECE_ROWS, Pieces};
+use crate::session::Reading;
 use crate::types::{self, Bytes, CommitReport, Failure, PlannedSnapshot, SnapshotInfo, Stage};
 
 /// What a commit cost, as it crosses.
@@ -38,11 +40,22 @@ pub(crate) fn opening(mut failure: Failure) -> Failure {
     failure
 }
 
-/// The snapshots of an image, as they cross: what makes rows long is not shown, and not kept.
-pub(crate) fn describe_snapshots(image: &Image) -> qcow2::Result<Vec<SnapshotInfo>> {
-    let mut snapshots = Vec::new();
-    image.for_listed_snapshots(|entry| snapshots.push(describe_snapshot(&entry)))?;
-    Ok(snapshots)
+/// The snapshots of an image, as they cross: what makes rows long is not shown, and not kept. `tell`
+/// gets all but the last piece. What is wrong with the table is found before that.
+pub(crate) fn describe_snapshots(
+    reading: &Reading<'_>,
+    tell: &mut dyn FnMut(Vec<SnapshotInfo>) -> qcow2::Result<()>,
+) -> qcow2::Result<Vec<SnapshotInfo>> {
+    let image = reading.image;
+    if image.header().snapshot_count as usize > PIECE_ROWS {
+        image.for_listed_snapshots(|_| Ok(()))?;
+    }
+    let mut pieces = Pieces::new(reading, tell);
+    image.for_listed_snapshots(|entry| {
+        let text_bytes = entry.shown_id().len() + entry.shown_name().len();
+        pieces.push(describe_snapshot(&entry), text_bytes)
+    })?;
+    Ok(pieces.finish())
 }
 
 /// A table entry, as it crosses.

@@ -1,11 +1,12 @@
 //! An image open for one operation: file, lock, image, in this order; and the failures on the way.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use qcow2::lock::{ImageLock, Intent, LockPolicy};
-use qcow2::storage::{Access, FileStorage, Storage};
+use qcow2::storage::{Access, FileStorage, Stamp, Storage};
 use qcow2::{CommitOptions, Error, Image, Kind, PlannedCommit, Result};
 
 use crate::callback::Callback;
@@ -82,13 +83,50 @@ pub(crate) fn lock(
     ImageLock::acquire(file, intent, policy)
 }
 
+/// An image that is being read. What was read is of one moment as long as it stands still.
+pub(crate) struct Reading<'a> {
+    pub image: &'a Image,
+    pub file: &'a FileStorage,
+    /// A guest that is allowed to write changes the file all the time, and the first sector never.
+    stamp: Option<Stamp>,
+    shared: bool,
+    /// Whether the program has heard of it: then there is no starting over.
+    is_told: &'a Cell<bool>,
+}
+
+impl Reading<'_> {
+    /// Before a part of what was read is told while the rest is still to be read.
+    pub fn ensure_still(&self) -> Result<()> {
+        if !self.is_still() {
+            return Err(busy());
+        }
+        self.is_told.set(true);
+        Ok(())
+    }
+
+    /// File, first sector, and nobody writing.
+    fn is_still(&self) -> bool {
+        self.image.is_current().unwrap_or(true)
+            && self.stamp == stamp(self.file, self.shared)
+            && ensure_no_writer(self.file, self.shared).is_ok()
+    }
+}
+
+fn stamp(file: &FileStorage, shared: bool) -> Option<Stamp> {
+    if shared { None } else { file.stamp().ok() }
+}
+
+fn busy() -> Error {
+    Error::new(Kind::Busy, "The image keeps changing; try again")
+}
+
 /// Runs `read` on the image at `path` without taking locks, so that a virtual machine that starts
-/// meanwhile cannot trip over it. Starts over when the image changed underneath; after a few times
-/// it is busy, never corrupt.
+/// meanwhile cannot trip over it. Starts over when the image changed underneath, unless a part of it
+/// was told; after a few times it is busy, never corrupt.
 pub(crate) fn read<T>(
     path: &str,
     force_share: Option<bool>,
-    read: impl FnMut(&Image, &FileStorage) -> Result<T>,
+    read: impl FnMut(&Reading<'_>) -> Result<T>,
 ) -> Outcome<T> {
     read_with(Image::open_to_show, path, force_share, read)
 }
@@ -98,34 +136,30 @@ pub(crate) fn read_with<T>(
     open: fn(Box<dyn Storage>) -> Result<Image>,
     path: &str,
     force_share: Option<bool>,
-    mut read: impl FnMut(&Image, &FileStorage) -> Result<T>,
+    mut read: impl FnMut(&Reading<'_>) -> Result<T>,
 ) -> Outcome<T> {
+    let is_told = Cell::new(false);
     let mut attempt = 1;
     loop {
-        let (result, current) = read_once(open, path, force_share, &mut read);
-        let last = attempt == READ_ATTEMPTS;
-        match (result, current) {
-            (Ok(value), true) => return Ok(value),
-            (Err(failure), true) => return Err(failure),
-            (_, false) if last => {
-                let busy = Error::new(Kind::Busy, "The image keeps changing; try again");
-                return Err(Failure::new(Stage::Open, path, &busy));
-            }
-            (_, false) => {
-                attempt += 1;
-                thread::sleep(READ_PAUSE);
-            }
+        let (result, still) = read_once(open, path, force_share, &is_told, &mut read);
+        if still {
+            return result;
         }
+        if attempt == READ_ATTEMPTS || is_told.get() {
+            return Err(Failure::new(Stage::Open, path, &busy()));
+        }
+        attempt += 1;
+        thread::sleep(READ_PAUSE);
     }
 }
 
-/// One attempt, and whether the image stood still meanwhile: file, first sector, and nobody
-/// writing.
+/// One attempt, and whether the image stood still meanwhile.
 fn read_once<T>(
     open: fn(Box<dyn Storage>) -> Result<Image>,
     path: &str,
     force_share: Option<bool>,
-    read: &mut impl FnMut(&Image, &FileStorage) -> Result<T>,
+    is_told: &Cell<bool>,
+    read: &mut impl FnMut(&Reading<'_>) -> Result<T>,
 ) -> (Outcome<T>, bool) {
     let fail = |stage, error: &Error| Err(Failure::new(stage, path, error));
     let shared = force_share == Some(true);
@@ -135,17 +169,14 @@ fn read_once<T>(
         Ok(file) => file,
         Err(error) => return (fail(Stage::Open, &error), true),
     };
-    // A guest that is allowed to write changes the file all the time, and the first sector never.
-    let stamp = || if shared { None } else { file.stamp().ok() };
-    let before = stamp();
+    let before = stamp(&file, shared);
     let image = match file.try_clone().and_then(|file| open(Box::new(file))) {
         Ok(image) => image,
-        Err(error) => return (fail(Stage::Open, &error), before == stamp()),
+        Err(error) => return (fail(Stage::Open, &error), before == stamp(&file, shared)),
     };
-    let outcome = read(&image, &file).or_else(|error| fail(Stage::Operation, &error));
-    let still = image.is_current().unwrap_or(true)
-        && before == stamp()
-        && ensure_no_writer(&file, shared).is_ok();
+    let reading = Reading { image: &image, file: &file, stamp: before, shared, is_told };
+    let outcome = read(&reading).or_else(|error| fail(Stage::Operation, &error));
+    let still = reading.is_still();
     (outcome, still)
 }
 

@@ -12,17 +12,24 @@ use crate::types::{
 };
 
 /// Lists the snapshots. Takes no lock and writes nothing; on request it flushes what others wrote.
+/// `piece` hears all but the last of a long list.
 #[allow(clippy::needless_pass_by_value, reason = "every operation owns its request")]
-pub fn snapshot_list(request: SnapshotListRequest) -> Outcome<SnapshotListReport> {
-    read(&request.path, request.force_share, |image, _| {
+pub fn snapshot_list(
+    request: SnapshotListRequest,
+    piece: &mut Callback<'_, SnapshotListReport>,
+) -> Outcome<SnapshotListReport> {
+    read(&request.path, request.force_share, |reading| {
+        let image = reading.image;
         if request.settled == Some(true) {
             image.ensure_settled()?;
         }
-        Ok(SnapshotListReport {
-            snapshots: describe_snapshots(image)?,
+        let report = |snapshots| SnapshotListReport {
+            snapshots,
             virtual_size: Bytes(image.header().size),
             commit_fields: hex(&image.header().commit_fields()),
-        })
+        };
+        let rest = describe_snapshots(reading, &mut |rows| Ok(piece(report(rows))?))?;
+        Ok(report(rest))
     })
     .map_err(opening)
 }

@@ -25,7 +25,7 @@ macro_rules! operation {
             calque_api::$name(request).into()
         }
     };
-    ($name:ident($request:ident, $callback:ident: $argument:ident => Result) -> $report:ident) => {
+    ($name:ident($request:ident, $callback:ident: $argument:ty => Result) -> $report:ident) => {
         #[doc = concat!("See `calque_api::", stringify!($name), "`.")]
         #[napi(catch_unwind)]
         pub fn $name(
@@ -47,15 +47,15 @@ macro_rules! operation {
     };
 }
 
-operation!(image_info(ImageInfoRequest) -> ImageInfo);
-operation!(image_check(ImageCheckRequest) -> CheckReport);
+operation!(image_info(ImageInfoRequest, piece: ImageInfo => Result) -> ImageInfo);
+operation!(image_check(ImageCheckRequest, piece: Vec<String> => Result) -> CheckReport);
 operation!(image_create(ImageCreateRequest, event: ChangeEvent => Result) -> ImageCreateReport);
 operation!(image_grow(ImageGrowRequest, event: ChangeEvent => Result) -> CommitReport);
 operation!(image_repair(ImageRepairRequest, event: ChangeEvent => Result) -> RepairReport);
 operation!(image_clone(ImageCloneRequest, progress: CloneProgress) -> CloneReport);
 operation!(image_convert(ImageConvertRequest, progress: ConvertProgress) -> ConvertReport);
 operation!(image_users(ImageUsersRequest) -> ImageUsersReport);
-operation!(snapshot_list(SnapshotListRequest) -> SnapshotListReport);
+operation!(snapshot_list(SnapshotListRequest, piece: SnapshotListReport => Result) -> SnapshotListReport);
 operation!(snapshot_create(SnapshotCreateRequest, event: ChangeEvent => Result) -> SnapshotReport);
 operation!(snapshot_apply(SnapshotApplyRequest, event: ChangeEvent => Result) -> SnapshotReport);
 operation!(snapshot_delete(SnapshotDeleteRequest, event: ChangeEvent => Result) -> SnapshotReport);

@@ -14,15 +14,15 @@ use crate::end;
 pub fn operations<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     let native = Object::new(ctx.clone())?;
     native.set("coreVersion", Function::new(ctx.clone(), api::core_version))?;
-    native.set("imageInfo", plain(ctx, api::image_info)?)?;
-    native.set("imageCheck", plain(ctx, api::image_check)?)?;
+    native.set("imageInfo", calling(ctx, api::image_info)?)?;
+    native.set("imageCheck", calling(ctx, api::image_check)?)?;
     native.set("imageCreate", calling(ctx, api::image_create)?)?;
     native.set("imageGrow", calling(ctx, api::image_grow)?)?;
     native.set("imageRepair", calling(ctx, api::image_repair)?)?;
     native.set("imageClone", telling(ctx, api::image_clone)?)?;
     native.set("imageConvert", telling(ctx, api::image_convert)?)?;
     native.set("imageUsers", plain(ctx, api::image_users)?)?;
-    native.set("snapshotList", plain(ctx, api::snapshot_list)?)?;
+    native.set("snapshotList", calling(ctx, api::snapshot_list)?)?;
     native.set("snapshotCreate", calling(ctx, api::snapshot_create)?)?;
     native.set("snapshotApply", calling(ctx, api::snapshot_apply)?)?;
     native.set("snapshotDelete", calling(ctx, api::snapshot_delete)?)?;

@@ -48,9 +48,9 @@ impl Image {
     /// refuse some of these.
     pub fn open_to_show(storage: Box<dyn Storage>) -> Result<Self> {
         let image = Self::open_for(Purpose::Use, storage)?;
-        if let Err(error) = image.bitmaps() {
+        if let Err(error) = image.for_bitmaps(|_| Ok(())) {
             // QEMU reads the snapshots first, and says what is wrong with them.
-            image.for_listed_snapshots(|_| ())?;
+            image.for_listed_snapshots(|_| Ok(()))?;
             return Err(error);
         }
         Ok(image)
@@ -95,35 +95,51 @@ impl Image {
         Reader { storage: self.storage.as_ref(), file_bytes: self.file_bytes }
     }
 
-    /// All persistent bitmaps, in the order of their directory.
-    pub fn bitmaps(&self) -> Result<Vec<bitmap::BitmapInfo>> {
+    /// Shows all persistent bitmaps to `visit`, in the order of their directory, once they are known
+    /// to keep the rules: their names may have 64 MiB. Ends with the first error of `visit`.
+    pub fn for_bitmaps(
+        &self,
+        mut visit: impl FnMut(bitmap::BitmapInfo) -> Result<()>,
+    ) -> Result<()> {
         let read = &mut |buf: &mut [u8], at: u64| self.reader().fill(buf, at);
-        bitmap::read_all(&self.header, self.file_bytes, read)
+        bitmap::for_all(&self.header, self.file_bytes, read, &mut |_, bitmap| visit(bitmap))
+    }
+
+    /// How many there are.
+    pub fn bitmap_count(&self) -> Result<u32> {
+        Ok(bitmap::directory(&self.header)?.map_or(0, |directory| directory.count))
+    }
+
+    /// How many snapshots QEMU lists: where the data are in another file, none.
+    pub fn listed_snapshot_count(&self) -> u32 {
+        if self.header.has(incompatible::DATA_FILE) { 0 } else { self.header.snapshot_count }
     }
 
     /// The snapshots as QEMU lists them: of a table that the end of the file cuts off, the rest
     /// reads as zeros, and where the data are in another file, none is listed.
     pub fn listed_snapshots(&self) -> Result<Vec<SnapshotEntry>> {
         let mut entries = Vec::new();
-        self.for_listed_snapshots(|entry| entries.push(entry))?;
+        self.for_listed_snapshots(|entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
         Ok(entries)
     }
 
     /// Shows them to `visit`, one after the other: all together may have 64 MiB, most of which
-    /// nobody shows.
-    pub fn for_listed_snapshots(&self, mut visit: impl FnMut(SnapshotEntry)) -> Result<()> {
-        let is_listed = !self.header.has(incompatible::DATA_FILE);
-        let visit = |_, entry| {
-            if is_listed {
-                visit(entry);
-            }
-            Ok(())
+    /// nobody shows. Ends with the first error of `visit`.
+    pub fn for_listed_snapshots(
+        &self,
+        mut visit: impl FnMut(SnapshotEntry) -> Result<()>,
+    ) -> Result<()> {
+        let is_listed = self.listed_snapshot_count() > 0;
+        let (count, offset) = (self.header.snapshot_count, self.header.snapshots_offset);
+        let read = |buf: &mut [u8], at| {
+            let read = self.reader().fill(buf, at);
+            read.map_err(|error| error.context("Failed to read snapshot table"))
         };
-        let listed = self.for_listed_rows(visit).map_err(|error| match error.kind() {
-            Kind::InvalidSnapshotTable => error,
-            _ => error.context("Failed to read snapshot table"),
-        });
-        listed.map(|_| ())
+        let visit = |_, entry| if is_listed { visit(entry) } else { Ok(()) };
+        snapshot::for_rows(count, offset, u64::MAX, read, snapshot::refuse, visit).map(|_| ())
     }
 
     /// Shows each row of the snapshot table, with its host offset, to `visit`, with zeros beyond

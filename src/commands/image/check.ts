@@ -5,7 +5,7 @@ import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";
 import { CommandError, UsageError } from "../../failure.ts";
 import { type CheckReport, type RepairKind, type RepairReport, unwrap } from "../../native.ts";
-import { checkStatus, checkText, problemLines, repairText } from "../../text/check.ts";
+import { checkStatus, checkText, omissions, repairText } from "../../text/check.ts";
 import { formatJson, type Json } from "../../text/json.ts";
 import { attempt, sayWaiting } from "./failure.ts";
 import {
@@ -82,7 +82,11 @@ The exit status says what was found, after a repair what is left:
     const sheet = { file, context, output: quiet ? undefined : (output ?? "human") } as const;
     if (repair !== undefined) return repaired(sheet, { repair, noWait });
     const report = attempting(sheet, () =>
-      unwrap(context.native.imageCheck({ path: file, forceShare })),
+      unwrap(
+        context.native.imageCheck({ path: file, forceShare }, (problems) =>
+          sayLines(problems, context),
+        ),
+      ),
     );
     return concluded(sheet, report);
   });
@@ -151,10 +155,14 @@ function concluded(
   return checkStatus(report);
 }
 
-function sayProblems(report: CheckReport, { stderr }: Context): void {
-  const lines = problemLines(report, stderr.name);
+function sayProblems(report: CheckReport, context: Context): void {
+  const lines = [...report.problems, ...omissions(report)];
   if (report.checkErrors > 0) lines.push("error: Check failed");
-  if (lines.length > 0) stderr.write(`${lines.join("\n")}\n`);
+  sayLines(lines, context);
+}
+
+function sayLines(lines: readonly string[], { stderr }: Context): void {
+  if (lines.length > 0) stderr.write(`${lines.map(stderr.name).join("\n")}\n`);
 }
 
 /** The keys stand in qemu-img's order; most are there only when they are not 0. */

@@ -4,8 +4,14 @@
 import { Command } from "../../command/command.ts";
 import type { Context } from "../../context.ts";
 import { CommandError, UsageError } from "../../failure.ts";
-import { type OnChange, type Reply, type SnapshotReport, unwrap } from "../../native.ts";
-import { snapshotList } from "../../text/snapshots.ts";
+import {
+  type OnChange,
+  type Reply,
+  type SnapshotListReport,
+  type SnapshotReport,
+  unwrap,
+} from "../../native.ts";
+import { snapshotHeading, snapshotRows } from "../../text/snapshots.ts";
 import { attempt, sayWaiting } from "./failure.ts";
 import {
   FORCE_SHARE_HELP,
@@ -113,12 +119,19 @@ Each change happens completely or not at all, whatever interrupts it.`,
         native.snapshotRename(request, event),
       );
     }
-    const { snapshots } = attempt(
-      context,
-      () => unwrap(native.snapshotList({ path, forceShare: options.forceShare })),
-      { path, sentence: ({ reason }) => `Could not list snapshots: ${reason}` },
-    );
-    context.stdout.write(snapshotList(snapshots, context.stdout.name));
+    const { stdout } = context;
+    let hasBegun = false;
+    const show = ({ snapshots }: SnapshotListReport): void => {
+      const heading = hasBegun ? "" : snapshotHeading(snapshots.length);
+      hasBegun = true;
+      stdout.write(heading + snapshotRows(snapshots, stdout.name));
+    };
+    const request = { path, forceShare: options.forceShare };
+    const last = attempt(context, () => unwrap(native.snapshotList(request, show)), {
+      path,
+      sentence: ({ reason }) => `Could not list snapshots: ${reason}`,
+    });
+    show(last);
     return 0;
   });
 

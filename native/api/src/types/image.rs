@@ -60,9 +60,13 @@ pub struct ImageInfo {
     /// Whether the external data file is a raw image of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_file_raw: Option<bool>,
-    /// The persistent bitmaps.
+    /// How many persistent bitmaps there are.
+    pub bitmap_count: u32,
+    /// The bitmaps, or a part of them.
     pub bitmaps: Vec<BitmapInfo>,
-    /// The internal snapshots, in the order of their table.
+    /// How many internal snapshots there are.
+    pub snapshot_count: u32,
+    /// The snapshots in the order of their table, or a part of them.
     pub snapshots: Vec<SnapshotInfo>,
 }
 
@@ -157,7 +161,7 @@ pub struct CheckReport {
     pub leaks: Bytes,
     /// Errors that kept parts of the image from being checked.
     pub check_errors: Bytes,
-    /// qemu-img's lines for the problems, at most 65 536.
+    /// qemu-img's lines for the problems, at most 65 536, or the last of them.
     pub problems: Vec<String>,
     /// Problems beyond those.
     pub problems_omitted: Bytes,

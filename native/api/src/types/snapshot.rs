@@ -57,7 +57,7 @@ pub struct SnapshotListRequest {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "napi", napi_derive::napi(object, object_from_js = false))]
 pub struct SnapshotListReport {
-    /// In the order of their table.
+    /// In the order of their table, or a part of them.
     pub snapshots: Vec<SnapshotInfo>,
     /// The size of the disk.
     pub virtual_size: Bytes,

@@ -113,22 +113,13 @@ pub(super) fn read_directory(header: &Header, data: &[u8]) -> Result<Option<Dire
     Ok(Some(Directory { offset, bytes, count }))
 }
 
-/// All bitmaps of a file of `file_bytes` bytes in the order of the directory; none without bitmaps.
+/// Shows all bitmaps of a file of `file_bytes` bytes to `visit`, one by one in the order of the
+/// directory, once all are known to keep the rules: a directory may have 64 MiB of names. `visit`
+/// gets `read` back.
 ///
 /// Guarantees the limits beside the fields of [`BitmapInfo`], and that QEMU can load the consistent
 /// ones. Memory and work are bounded by the directory's bytes in the file, where an entry of zeros
 /// is refused, and by the file's length. Fails with [`Kind::InvalidHeader`].
-pub fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
-    let mut bitmaps = Vec::new();
-    for_all(header, file_bytes, read, &mut |_, bitmap| {
-        bitmaps.push(bitmap);
-        Ok(())
-    })?;
-    Ok(bitmaps)
-}
-
-/// The same one by one, once all are known to keep the rules: a directory may have 64 MiB of names.
-/// `visit` gets `read` back.
 pub(crate) fn for_all(
     header: &Header,
     file_bytes: u64,
@@ -232,7 +223,7 @@ fn scan(
 /// clusters of one bitmap are one range. All lie inside a file of `file_bytes` bytes, of which the
 /// last cluster may be cut off.
 ///
-/// Fails as [`read_all`] does, and with [`Kind::Corrupt`] where a range is outside the file or the
+/// Fails as [`for_all`] does, and with [`Kind::Corrupt`] where a range is outside the file or the
 /// tables together are longer than it.
 pub fn owned_ranges(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<Range<u64>>> {
     let Some(directory) = directory(header)? else { return Ok(Vec::new()) };
@@ -243,21 +234,21 @@ pub fn owned_ranges(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<
     };
     let mut ranges = vec![inside(directory.offset, directory.bytes)?];
     let mut budget = file_end;
-    for bitmap in read_all(header, file_bytes, &mut *read)? {
+    for_all(header, file_bytes, read, &mut |read, bitmap| {
         ranges.push(inside(bitmap.table_offset, bitmap.table_bytes())?);
         budget = budget
             .checked_sub(bitmap.table_bytes())
             .ok_or_else(|| corrupt("Bitmap tables overlap", bitmap.table_offset))?;
         let first = ranges.len();
-        bitmap.for_data(header, &mut *read, &mut |offset| {
+        bitmap.for_data(header, read, &mut |offset| {
             let cluster = inside(offset, header.cluster_bytes())?;
             match ranges[first..].last_mut() {
                 Some(last) if last.end == cluster.start => last.end = cluster.end,
                 _ => ranges.push(cluster),
             }
             Ok(())
-        })?;
-    }
+        })
+    })?;
     Ok(ranges)
 }
 
@@ -399,6 +390,15 @@ mod tests {
             }
             Ok(())
         }
+    }
+
+    fn read_all(header: &Header, file_bytes: u64, read: Read<'_>) -> Result<Vec<BitmapInfo>> {
+        let mut bitmaps = Vec::new();
+        for_all(header, file_bytes, read, &mut |_, bitmap| {
+            bitmaps.push(bitmap);
+            Ok(())
+        })?;
+        Ok(bitmaps)
     }
 
     #[test]

@@ -50,7 +50,12 @@ fn act(path: &Path, operation: &str) {
     if operation == "list" {
         let image = Image::open_to_show(Box::new(storage)).unwrap();
         let mut count = 0;
-        image.for_listed_snapshots(|_| count += 1).unwrap();
+        image
+            .for_listed_snapshots(|_| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(count, image.header().snapshot_count);
         return;
     }
