@@ -17,13 +17,13 @@ use super::planner::Planner;
 use super::proof::{Counting, Walked};
 use super::slot::Named;
 use super::tables;
-use super::uses::{self, Names, Use};
+use super::uses::{self, Names, Use, Uses};
 use super::walk::reference_tables;
 
 impl Planner<'_> {
     /// Counts by difference: a table that the goal names more often than the disk, or less, takes
     /// what it maps along; a table that goes loses the one reference that it has.
-    pub(super) fn count_differences(&mut self, goal: &Goal, uses: &[Use]) -> Result<Walked> {
+    pub(super) fn count_differences(&mut self, goal: &Goal, uses: &Uses) -> Result<Walked> {
         let walked = self.walk(goal, uses, Counting::Differences)?;
         let goes = tables::goes(goal, self.snapshots.len());
         for table in self.tables.iter().filter(|table| goes(table)) {
@@ -35,13 +35,13 @@ impl Planner<'_> {
     /// Counts anew: the tables that stay, and what the goal references. Snapshots that go need not
     /// be read, and counts that were too high come down. That may be under the active tables too,
     /// whose flags must follow: so the goal rewrites the active L1 table.
-    pub(super) fn count_anew(&mut self, goal: &mut Goal, uses: &mut [Use]) -> Result<()> {
+    pub(super) fn count_anew(&mut self, goal: &mut Goal, uses: &mut Uses) -> Result<()> {
         if goal.active.is_none() {
             let active = self.active()?;
             for slot in &active {
                 if let Named::Entry(offset @ 1..) = slot.get() {
-                    let index = uses::find(uses, offset).ok_or_else(changed)?;
-                    uses[index].names.movable += 1;
+                    let index = uses.find(offset).ok_or_else(changed)?;
+                    uses.add_movable(index)?;
                 }
             }
             goal.active = Some(active);

@@ -16,7 +16,7 @@ use super::goal::Goal;
 use super::planner::Planner;
 use super::slot::{Named, Slot};
 use super::tables;
-use super::uses::{self, Use};
+use super::uses::{self, Marks, Use, Uses};
 use super::walk::for_tables;
 
 /// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
@@ -52,8 +52,8 @@ impl Moves {
     }
 
     /// The uses whose tables move.
-    pub fn of<'a>(&'a self, uses: &'a [Use]) -> impl Iterator<Item = &'a Use> {
-        self.0.iter().map(|&index| &uses[index as usize])
+    pub fn of<'a>(&'a self, uses: &'a Uses) -> impl Iterator<Item = Use> {
+        self.0.iter().map(|&index| uses.get(index as usize))
     }
 }
 
@@ -76,25 +76,28 @@ impl Planner<'_> {
     /// the commit will: a count that is too low is met here, before any write.
     pub(super) fn choose_moves(
         &mut self,
-        uses: &[Use],
-        any_copied: &[bool],
+        uses: &Uses,
+        any_copied: &Marks,
         fresh: &[Vec<u64>],
     ) -> Result<Moves> {
         let header = &self.image.header;
         let (storage, refcounts) = (self.storage, &mut self.refcounts);
-        let mut must_move: Vec<bool> = uses
-            .iter()
-            .zip(any_copied)
-            .map(|(u, any_copied)| u.names.movable > 0 && u.names.after > 1 && *any_copied)
-            .collect();
+        let mut must_move = Marks::none(uses.len());
+        for (index, u) in uses.iter().enumerate() {
+            if u.names.movable > 0 && u.names.after > 1 && any_copied.get(index) {
+                must_move.set(index);
+            }
+        }
         // One that others name too becomes the active disk's alone where it moves without them.
         let private = |index: usize, u: &Use| {
-            u.names.movable == 1 && (u.names.after == 1 || any_copied[index])
+            u.names.movable == 1 && (u.names.after == 1 || any_copied.get(index))
         };
         for_tables(self.image, uses, private, |index, table| {
             for (_, entry) in header.l2_words(table) {
                 let flagged = flagged(storage, refcounts, entry, header.cluster_bits, true)?;
-                must_move[index] |= flagged != entry;
+                if flagged != entry {
+                    must_move.set(index);
+                }
             }
             Ok(())
         })?;
@@ -103,7 +106,7 @@ impl Planner<'_> {
         }
         let mut moves = Vec::new();
         for (index, u) in uses.iter().enumerate() {
-            let leaving = if must_move[index] { u.names.movable } else { 0 };
+            let leaving = if must_move.get(index) { u.names.movable } else { 0 };
             if u.names.after > leaving {
                 refcounts.keep(storage, u.place(header))?;
             }
@@ -117,7 +120,7 @@ impl Planner<'_> {
 
     /// The active L1 table, where it changes, and that of the new snapshot, where there is one.
     /// Takes the goal's: it is large.
-    pub(super) fn link(&mut self, goal: &mut Goal, uses: &[Use], moves: &Moves) -> Result<Links> {
+    pub(super) fn link(&mut self, goal: &mut Goal, uses: &Uses, moves: &Moves) -> Result<Links> {
         let Some(mut l1) = goal.active.take() else { return Ok(Links::default()) };
         if l1.len() as u64 * 8 > MAX_L1_BYTES {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
@@ -128,10 +131,10 @@ impl Planner<'_> {
                 Named::Entry(0) => continue,
                 Named::New(index) => Slot::new(fresh_at + index),
                 Named::Entry(offset) => {
-                    let index = uses::find(uses, offset).expect("every table was counted");
+                    let index = uses.find(offset).expect("every table was counted");
                     match moves.place(index) {
                         Some(place) => Slot::new(place),
-                        None => Slot::entry(self.l1_entry(&uses[index])?),
+                        None => Slot::entry(self.l1_entry(&uses.get(index))?),
                     }
                 }
             };

@@ -11,7 +11,7 @@ use crate::refcounts::Change;
 
 use super::goal::Goal;
 use super::planner::Planner;
-use super::uses::{Names, Use, signed};
+use super::uses::{Marks, Names, Use, Uses, signed};
 use super::walk::{References, reference_tables};
 
 /// All L2 tables are read, as a proof, while those that nothing else asks for take at most this many
@@ -42,7 +42,7 @@ impl Counting {
 /// What the walk showed.
 pub(super) struct Walked {
     /// For each use, whether an entry of the table carries COPIED.
-    pub any_copied: Vec<bool>,
+    pub any_copied: Marks,
     /// Whether every reference of the state on disk was seen that could matter.
     pub complete: bool,
     /// Whether clusters are in use that nobody references, as far as a complete walk showed.
@@ -75,10 +75,10 @@ impl Planner<'_> {
 
     /// Registers every L2 table, reads those whose references change, and all of them as long as
     /// they are few enough, and registers what they map.
-    pub(super) fn walk(&mut self, goal: &Goal, uses: &[Use], counting: Counting) -> Result<Walked> {
+    pub(super) fn walk(&mut self, goal: &Goal, uses: &Uses, counting: Counting) -> Result<Walked> {
         let header = &self.image.header;
         let (storage, refcounts) = (self.storage, &mut self.refcounts);
-        for u in uses {
+        for u in uses.iter() {
             self.image.ensure_inside(u.offset, header.cluster_bytes(), "L2 table")?;
             // Whether the place itself stays in use is known only when the moves are chosen.
             let change = Change { after: 0, ..counting.change(u.names) };
@@ -99,8 +99,13 @@ impl Planner<'_> {
         }
         let wanted = |u: &Use| complete || needed(u);
         let change = |names| counting.change(names);
-        let mut any_copied = vec![false; uses.len()];
-        let hear = |index: usize, copied| any_copied[index] = copied;
+        // Of a disk that is walked in parts, each table is heard several times.
+        let mut any_copied = Marks::none(uses.len());
+        let hear = |index, copied| {
+            if copied {
+                any_copied.set(index);
+            }
+        };
         reference_tables(self.image, &mut self.refcounts, uses, wanted, change, hear)?;
         let fresh = Names { before: 0, after: 1, movable: 1 };
         self.reference_fresh(goal, counting.change(fresh))?;

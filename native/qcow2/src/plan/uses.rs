@@ -1,8 +1,9 @@
 //! Which L2 tables the L1 tables name, and how often: before the commit and after it.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::header::Header;
 use crate::format::mapping::{self, OFFSET_MASK};
 use crate::format::snapshot::SnapshotEntry;
@@ -16,8 +17,11 @@ use super::tables;
 /// same tables again and again.
 const MERGE_STEP: usize = 65_536;
 
+/// A use is one word: the table's cluster above, below it which of the [`Names`] that occur.
+const KIND_BITS: u32 = 17;
+
 /// How many L1 entries name a table.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Names {
     /// In the state on disk.
     pub before: u64,
@@ -42,13 +46,123 @@ impl Use {
     }
 }
 
+/// L2 tables, sorted by offset. Eight bytes each: there may be four million in one L1 table.
+pub(super) struct Uses {
+    cluster_bits: u32,
+    words: Vec<u64>,
+    /// Few differ.
+    kinds: Vec<Names>,
+    positions: HashMap<Names, u64>,
+}
+
+impl Uses {
+    fn new(header: &Header) -> Self {
+        let cluster_bits = header.cluster_bits;
+        Self { cluster_bits, words: Vec::new(), kinds: Vec::new(), positions: HashMap::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    pub fn get(&self, index: usize) -> Use {
+        self.decode(self.words[index])
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Use> {
+        self.words.iter().map(|&word| self.decode(word))
+    }
+
+    /// Position of the table at `offset`; none where nobody names it.
+    pub fn find(&self, offset: u64) -> Option<usize> {
+        let cluster = offset >> self.cluster_bits;
+        self.words.binary_search_by_key(&cluster, |word| word >> KIND_BITS).ok()
+    }
+
+    /// Notes one more name of a table in an L1 table that the commit writes.
+    pub fn add_movable(&mut self, index: usize) -> Result<()> {
+        let Use { offset, mut names } = self.get(index);
+        names.movable += 1;
+        self.words[index] = self.encode(offset >> self.cluster_bits, names)?;
+        Ok(())
+    }
+
+    fn decode(&self, word: u64) -> Use {
+        let kind = usize::try_from(word & ((1 << KIND_BITS) - 1)).expect("few bits");
+        Use { offset: word >> KIND_BITS << self.cluster_bits, names: self.kinds[kind] }
+    }
+
+    fn encode(&mut self, cluster: u64, names: Names) -> Result<u64> {
+        let next = self.kinds.len() as u64;
+        let kind = *self.positions.entry(names).or_insert(next);
+        if kind == next {
+            // Each kind needs as many L1 entries as it says: no file of less than 64 GiB has these.
+            if next >> KIND_BITS != 0 {
+                return Err(Error::new(Kind::TooLarge, "File too large"));
+            }
+            self.kinds.push(names);
+        }
+        Ok(cluster << KIND_BITS | kind)
+    }
+
+    /// Notes the table that the L1 entry at host offset `at` names.
+    fn add(&mut self, at: u64, entry: u64, names: Names) -> Result<()> {
+        if let Some(offset) = mapping::l2_offset(entry, self.cluster_bits, at)? {
+            let word = self.encode(offset >> self.cluster_bits, names)?;
+            self.words.push(word);
+        }
+        Ok(())
+    }
+
+    /// Adds up what is noted for the same table; sorts by offset.
+    fn merge(&mut self) -> Result<()> {
+        self.words.sort_unstable();
+        let mut merged = 0;
+        let mut next = 0;
+        while next < self.words.len() {
+            let cluster = self.words[next] >> KIND_BITS;
+            let mut names = self.get(next).names;
+            next += 1;
+            while next < self.words.len() && self.words[next] >> KIND_BITS == cluster {
+                let more = self.get(next).names;
+                names.before += more.before;
+                names.after += more.after;
+                names.movable += more.movable;
+                next += 1;
+            }
+            self.words[merged] = self.encode(cluster, names)?;
+            merged += 1;
+        }
+        self.words.truncate(merged);
+        Ok(())
+    }
+}
+
+/// One mark for each use.
+pub(super) struct Marks(Vec<u64>);
+
+impl Marks {
+    /// None of `count` is set.
+    pub fn none(count: usize) -> Self {
+        Self(vec![0; count.div_ceil(64)])
+    }
+
+    pub fn get(&self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 != 0
+    }
+
+    pub fn set(&mut self, index: usize) {
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+}
+
 /// Every L2 table that is named before or after, sorted by offset.
 ///
 /// Snapshots that a recount drops are left out: what they name is counted nowhere, and need not be
 /// read.
-pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> Result<Vec<Use>> {
+pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> Result<Uses> {
     let header = &image.header;
-    let mut uses = Vec::new();
+    let mut uses = Uses::new(header);
     // The L1 table of a new snapshot is a second one with these entries.
     let tables = if goal.takes_snapshot().is_some() { 2 } else { 1 };
     let after = Names { before: 0, after: tables, movable: tables };
@@ -58,16 +172,16 @@ pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> 
         let slot = slots.get(index).map(|slot| slot.get());
         // Nearly every slot names afterwards what it names before: noted once, not twice.
         if slot == Some(Named::Entry(entry & OFFSET_MASK)) {
-            return add(&mut uses, header, at, entry, Names { before: 1, ..after });
+            return uses.add(at, entry, Names { before: 1, ..after });
         }
         let stays = u64::from(goal.active.is_none());
-        add(&mut uses, header, at, entry, Names { before: 1, after: stays, movable: 0 })?;
+        uses.add(at, entry, Names { before: 1, after: stays, movable: 0 })?;
         let Some(Named::Entry(entry)) = slot else { return Ok(()) };
-        add(&mut uses, header, index as u64 * 8, entry, after)
+        uses.add(index as u64 * 8, entry, after)
     })?;
     for (index, slot) in (0..).zip(slots).skip(header.l1_entries as usize) {
         if let Named::Entry(entry) = slot.get() {
-            add(&mut uses, header, index * 8, entry, after)?;
+            uses.add(index * 8, entry, after)?;
         }
     }
     let mut merged = 0;
@@ -81,45 +195,18 @@ pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> 
         }
         let names = Names { before: 1, after: u64::from(stays), movable: 0 };
         image.for_l1_entries(entry.l1_offset, entry.l1_entries, |index, l1_entry| {
-            add(&mut uses, header, entry.l1_offset + index as u64 * 8, l1_entry, names)
+            uses.add(entry.l1_offset + index as u64 * 8, l1_entry, names)
         })?;
         if uses.len() > merged * 2 + MERGE_STEP {
-            merge(&mut uses);
+            uses.merge()?;
             merged = uses.len();
         }
     }
-    merge(&mut uses);
+    uses.merge()?;
     Ok(uses)
 }
 
 /// A number of names, to be added to a count.
 pub(super) fn signed(names: u64) -> i64 {
     i64::try_from(names).expect("fewer than 2^38")
-}
-
-/// Position of the table at `offset`; none where nobody names it.
-pub(super) fn find(uses: &[Use], offset: u64) -> Option<usize> {
-    uses.binary_search_by_key(&offset, |u| u.offset).ok()
-}
-
-/// Notes the table that the L1 entry at host offset `at` names.
-fn add(uses: &mut Vec<Use>, header: &Header, at: u64, entry: u64, names: Names) -> Result<()> {
-    if let Some(offset) = mapping::l2_offset(entry, header.cluster_bits, at)? {
-        uses.push(Use { offset, names });
-    }
-    Ok(())
-}
-
-/// Adds up what is noted for the same table; sorts by offset.
-fn merge(uses: &mut Vec<Use>) {
-    uses.sort_unstable_by_key(|u| u.offset);
-    uses.dedup_by(|from, into| {
-        let same = from.offset == into.offset;
-        if same {
-            into.names.before += from.names.before;
-            into.names.after += from.names.after;
-            into.names.movable += from.names.movable;
-        }
-        same
-    });
 }

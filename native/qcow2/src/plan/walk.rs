@@ -7,7 +7,7 @@ use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
 use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
 
-use super::uses::{Names, Use};
+use super::uses::{Names, Use, Uses};
 
 /// Neighbouring L2 tables are read together up to this many bytes.
 const READ_BYTES: u64 = 1 << 20;
@@ -31,7 +31,7 @@ const SAMPLED_TABLES: usize = 64;
 pub(super) fn reference_tables(
     image: &Image,
     refcounts: &mut Refcounts,
-    uses: &[Use],
+    uses: &Uses,
     wanted: impl Fn(&Use) -> bool + Copy,
     change: impl Fn(Names) -> Change,
     hear: impl FnMut(usize, bool),
@@ -43,7 +43,7 @@ fn reference_within(
     most_bytes: u64,
     image: &Image,
     refcounts: &mut Refcounts,
-    uses: &[Use],
+    uses: &Uses,
     wanted: impl Fn(&Use) -> bool + Copy,
     change: impl Fn(Names) -> Change,
     mut hear: impl FnMut(usize, bool),
@@ -55,7 +55,7 @@ fn reference_within(
             uses,
             |_, u| wanted(u),
             |index, table| {
-                let Use { offset, names } = uses[index];
+                let Use { offset, names } = uses.get(index);
                 hear(index, references.table(table, offset, change(names))?);
                 Ok(())
             },
@@ -70,7 +70,7 @@ fn reference_within(
 fn parts(
     most_bytes: u64,
     image: &Image,
-    uses: &[Use],
+    uses: &Uses,
     wanted: impl Fn(&Use) -> bool,
     change: impl Fn(Names) -> Change,
 ) -> Result<Vec<Range<u64>>> {
@@ -112,7 +112,7 @@ fn parts(
 /// `visit`.
 pub(super) fn for_tables(
     image: &Image,
-    uses: &[Use],
+    uses: &Uses,
     wanted: impl Fn(usize, &Use) -> bool,
     mut visit: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
@@ -126,11 +126,11 @@ pub(super) fn for_tables(
     for tables in reads {
         while expected.next < (tables.end + ahead).min(uses.len()) {
             let Some(soon) = expected.next() else { break };
-            let start = uses[soon.start].offset;
+            let start = uses.get(soon.start).offset;
             image.storage.expect(start..start + soon.len() as u64 * cluster_bytes);
         }
         buffer.resize(tables.len() * size, 0);
-        image.storage.read_at(&mut buffer, uses[tables.start].offset)?;
+        image.storage.read_at(&mut buffer, uses.get(tables.start).offset)?;
         for (index, table) in tables.zip(buffer.chunks_exact(size)) {
             visit(index, table)?;
         }
@@ -140,7 +140,7 @@ pub(super) fn for_tables(
 
 /// The wanted tables as runs of neighbours in the file, by their indices.
 struct Neighbours<'a, W> {
-    uses: &'a [Use],
+    uses: &'a Uses,
     wanted: &'a W,
     cluster_bytes: u64,
     /// A run has so many tables at most.
@@ -154,7 +154,7 @@ impl<W: Fn(usize, &Use) -> bool> Iterator for Neighbours<'_, W> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let is_wanted =
-            |index: usize| self.uses.get(index).is_some_and(|u| (self.wanted)(index, u));
+            |index| index < self.uses.len() && (self.wanted)(index, &self.uses.get(index));
         let start = (self.next..self.uses.len()).find(|&index| is_wanted(index));
         let Some(start) = start else {
             self.next = self.uses.len();
@@ -163,7 +163,7 @@ impl<W: Fn(usize, &Use) -> bool> Iterator for Neighbours<'_, W> {
         let mut end = start + 1;
         while ((end - start) as u64) < self.most
             && is_wanted(end)
-            && self.uses[end].offset == self.uses[end - 1].offset + self.cluster_bytes
+            && self.uses.get(end).offset == self.uses.get(end - 1).offset + self.cluster_bytes
         {
             end += 1;
         }
