@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::header::SECTOR_BYTES;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
 use crate::image::Image;
-use crate::plan::{Goal, Planner};
+use crate::plan::{ActiveL1, Goal, Planner};
 use crate::refcounts::{EditedSector, Refcounts};
 use crate::transaction::{CommitOptions, Committed, Listing, Punch, commit, commit_listing};
 
@@ -49,7 +49,11 @@ pub(crate) fn delete(
 /// Steps 2 and 3: holes for what leaks, then counts that agree.
 fn reclaim(image: &mut Image, done: &mut Committed) -> Result<()> {
     let planner = Planner::new(image)?;
-    let goal = Goal { active: Some(planner.active()?), recount: true, ..Goal::same(&image.header) };
+    let goal = Goal {
+        active: Some(ActiveL1::same(&image.header)),
+        recount: true,
+        ..Goal::same(&image.header)
+    };
     let mut plan = planner.plan(goal)?;
     if plan.proven {
         let mut punch = Punch::new(image, done);

@@ -224,13 +224,8 @@ impl Image {
         mut visit: impl FnMut(usize, u64) -> Result<()>,
     ) -> Result<()> {
         const PIECE_BYTES: usize = 256 << 10;
+        self.ensure_l1(offset, entries)?;
         let length = entries as usize * 8;
-        if length as u64 > header::MAX_L1_BYTES {
-            return Err(corrupt("L1 table too large", offset));
-        }
-        if length > 0 {
-            self.ensure_inside(offset, length as u64, "L1 table")?;
-        }
         for at in (0..length).step_by(PIECE_BYTES) {
             let mut piece = vec![0; PIECE_BYTES.min(length - at)];
             self.storage.read_at(&mut piece, offset + at as u64)?;
@@ -239,6 +234,15 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// Checks where an L1 table is said to be, and how long.
+    pub(crate) fn ensure_l1(&self, offset: u64, entries: u32) -> Result<()> {
+        let length = u64::from(entries) * 8;
+        if length > header::MAX_L1_BYTES {
+            return Err(corrupt("L1 table too large", offset));
+        }
+        if length > 0 { self.ensure_inside(offset, length, "L1 table") } else { Ok(()) }
     }
 
     /// The active L1 table.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{MAX_L1_BYTES, autoclear};
 use crate::image::Image;
-use crate::plan::{Goal, Planner, Slot, carried};
+use crate::plan::{ActiveL1, Goal, Planner, Unchanged, carried};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {
@@ -46,17 +46,22 @@ impl Image {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
         }
         let planner = Planner::new(self)?;
-        let used =
-            usize::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(usize::MAX);
-        let needed = usize::try_from(needed).expect("at most 2^22 entries");
-        let mut l1 = planner.active()?;
-        let vm_state_slots = l1.len() - used.min(l1.len());
-        l1.truncate(used);
-        l1.resize(needed.max(used + vm_state_slots), Slot::NONE);
+        let used = u32::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(u32::MAX);
+        let needed = u32::try_from(needed).expect("at most 2^22 entries");
+        let entries = self.header.l1_entries.min(used);
+        let vm_state_slots = self.header.l1_entries - entries;
+        let len = needed.max(used.saturating_add(vm_state_slots)) as usize;
+        let active = ActiveL1::At { offset: self.header.l1_offset, entries, len };
         // Snapshots that do not say how large their disk was mean the size of today.
         let snapshots = Some(carried(planner.snapshots(), self.header.size));
         let snapshots = snapshots.filter(|s| !s.is_empty() && size != self.header.size);
-        let goal = Goal { size, active: Some(l1), snapshots, ..Goal::same(&self.header) };
+        let goal = Goal {
+            size,
+            active: Some(active),
+            snapshots,
+            unchanged: Unchanged::ReadAtOnce,
+            ..Goal::same(&self.header)
+        };
         let plan = planner.plan(goal)?;
         commit(self, plan, options)
     }

@@ -12,7 +12,7 @@ use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
 use crate::format::snapshot::SnapshotEntry;
 use crate::full_disk;
 use crate::image::{Image, lookup};
-use crate::plan::{Goal, Planner, SnapshotAfter, carried, check_snapshot_l1, slots};
+use crate::plan::{ActiveL1, Goal, Planner, SnapshotAfter, carried, check_snapshot_l1};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 /// qemu-img keeps no more of a name.
@@ -66,7 +66,7 @@ impl Image {
         let mut after = carried(entries, self.header.size);
         after.push(SnapshotAfter::New(entry.clone()));
         let goal = Goal {
-            active: Some(planner.active()?),
+            active: Some(ActiveL1::same(&self.header)),
             snapshots: Some(after),
             ..Goal::same(&self.header)
         };
@@ -111,7 +111,7 @@ impl Image {
                 .with_preface(error.reason())
                 .at(entry.l1_offset));
         }
-        let (size, l1) = self.snapshot_disk(&entry)?;
+        let (size, active) = self.snapshot_disk(&entry)?;
         if size != self.header.size && self.header.version < 3 {
             return Err(Error::new(
                 Kind::HasSnapshots,
@@ -124,7 +124,7 @@ impl Image {
         let snapshots = snapshots.filter(|_| size != self.header.size);
         let goal = Goal {
             size,
-            active: Some(slots(l1)),
+            active: Some(active),
             snapshots,
             drop_bitmaps: has_bitmaps,
             ..Goal::same(&self.header)
@@ -165,7 +165,7 @@ impl Image {
         let mut after = carried(planner.snapshots(), self.header.size);
         after.remove(index);
         let goal = Goal {
-            active: Some(planner.active()?),
+            active: Some(ActiveL1::same(&self.header)),
             snapshots: Some(after),
             ..Goal::same(&self.header)
         };
@@ -207,7 +207,7 @@ impl Image {
 
     /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What
     /// lies above the disk's end is the snapshot's VM state and stays out.
-    pub(crate) fn snapshot_disk(&self, entry: &SnapshotEntry) -> Result<(u64, Vec<u64>)> {
+    pub(crate) fn snapshot_disk(&self, entry: &SnapshotEntry) -> Result<(u64, ActiveL1)> {
         let size = entry.disk_size().unwrap_or(self.header.size);
         if !size.is_multiple_of(512) {
             return Err(corrupt(
@@ -219,11 +219,11 @@ impl Image {
         if needed.saturating_mul(8) > MAX_L1_BYTES {
             return Err(corrupt("Image is too big", entry.l1_offset));
         }
-        let needed = usize::try_from(needed).expect("at most 2^22 entries");
-        let mut l1 = self.read_l1(entry.l1_offset, entry.l1_entries)?;
-        l1.truncate(needed);
-        l1.resize(needed.max(entry.l1_entries as usize), 0);
-        Ok((size, l1))
+        self.ensure_l1(entry.l1_offset, entry.l1_entries)?;
+        let needed = u32::try_from(needed).expect("at most 2^22 entries");
+        let entries = entry.l1_entries.min(needed);
+        let len = needed.max(entry.l1_entries) as usize;
+        Ok((size, ActiveL1::At { offset: entry.l1_offset, entries, len }))
     }
 }
 

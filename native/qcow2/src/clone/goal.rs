@@ -6,7 +6,7 @@ use super::{Selection, Version, upgrade};
 use crate::content::Disk;
 use crate::error::Result;
 use crate::image::{Image, lookup};
-use crate::plan::{Goal, Plan, Planner, carried, slots};
+use crate::plan::{ActiveL1, Goal, Plan, Planner, carried};
 
 /// What has to change in the copied metadata.
 pub(super) enum GoalFor {
@@ -100,12 +100,12 @@ fn only(image: &Image, disk: Disk) -> Result<Plan> {
     let planner = Planner::new(image)?;
     let same = Goal::same(&image.header);
     let goal = match disk {
-        Disk::Active => Goal { active: Some(planner.active()?), ..same },
+        Disk::Active => Goal { active: Some(ActiveL1::same(&image.header)), ..same },
         Disk::Snapshot(index) => {
-            let (size, l1) = image.snapshot_disk(&planner.snapshots()[index])?;
+            let (size, active) = image.snapshot_disk(&planner.snapshots()[index])?;
             // Bitmaps describe the active disk.
             let drop_bitmaps = image.header.autoclear & BITMAPS != 0;
-            Goal { size, active: Some(slots(l1)), drop_bitmaps, ..same }
+            Goal { size, active: Some(active), drop_bitmaps, ..same }
         }
     };
     planner.plan(Goal { snapshots: Some(Vec::new()), recount: true, ..goal })

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::header::autoclear;
 use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK};
 use crate::image::Image;
-use crate::plan::{Goal, Plan, Planner, Slot, TableContent};
+use crate::plan::{ActiveL1, Goal, Plan, Planner, Slot, TableContent};
 use crate::storage::Storage;
 use crate::transaction::{CommitOptions, Committed, NewData, Space, commit_with};
 
@@ -81,7 +81,7 @@ impl<'i, 's> Replacement<'i, 's> {
                 self.clusters.guests.push(guest.start);
             }
         }
-        let goal = Goal { active: Some(active), fresh, ..Goal::same(header) };
+        let goal = Goal { active: Some(ActiveL1::Of(active)), fresh, ..Goal::same(header) };
         self.clusters.placed.sort_unstable_by_key(|run| run.start);
         Ok((self.planner, goal, self.clusters))
     }

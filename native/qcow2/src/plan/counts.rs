@@ -10,12 +10,12 @@
 //! elsewhere.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::mapping::OFFSET_MASK;
 use crate::refcounts::Change;
 
-use super::goal::Goal;
+use super::goal::{ActiveL1, Goal};
 use super::planner::Planner;
 use super::proof::{Counting, Walked};
-use super::slot::Named;
 use super::tables;
 use super::uses::{self, Names, Use, Uses};
 use super::walk::reference_tables;
@@ -37,14 +37,15 @@ impl Planner<'_> {
     /// whose flags must follow: so the goal rewrites the active L1 table.
     pub(super) fn count_anew(&mut self, goal: &mut Goal, uses: &mut Uses) -> Result<()> {
         if goal.active.is_none() {
-            let active = self.active()?;
-            for slot in &active {
-                if let Named::Entry(offset @ 1..) = slot.get() {
-                    let index = uses.find(offset).ok_or_else(changed)?;
-                    uses.add_movable(index)?;
+            let header = &self.image.header;
+            self.image.for_l1_entries(header.l1_offset, header.l1_entries, |_, entry| {
+                let offset = entry & OFFSET_MASK;
+                if offset == 0 {
+                    return Ok(());
                 }
-            }
-            goal.active = Some(active);
+                uses.add_movable(uses.find(offset).ok_or_else(changed)?)
+            })?;
+            goal.active = Some(ActiveL1::same(&self.image.header));
         }
         let header = &self.image.header;
         let (storage, refcounts) = (self.storage, &mut self.refcounts);

@@ -12,12 +12,13 @@ use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK};
 use crate::refcounts::{Refcounts, too_low};
 use crate::storage::Storage;
 
-use super::goal::Goal;
+use super::goal::{ActiveL1, Goal, Unchanged};
 use super::planner::Planner;
-use super::slot::{Named, Slot};
+use super::slot::{Named, Slot, slots};
 use super::tables;
 use super::uses::{self, Marks, Use, Uses};
 use super::walk::for_tables;
+use super::{MovedTable, TableContent};
 
 /// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
 /// the active disk and the cluster is referenced once. Compressed entries never carry it.
@@ -41,16 +42,6 @@ pub(crate) fn flagged(
 pub(super) struct Moves(Vec<u32>);
 
 impl Moves {
-    /// How many tables move.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Position of the table of use `index` among those to be written; none where it stays.
-    fn place(&self, index: usize) -> Option<usize> {
-        self.0.binary_search(&position(index)).ok()
-    }
-
     /// The uses whose tables move.
     pub fn of<'a>(&'a self, uses: &'a Uses) -> impl Iterator<Item = Use> {
         self.0.iter().map(|&index| uses.get(index as usize))
@@ -59,6 +50,15 @@ impl Moves {
 
 fn position(index: usize) -> u32 {
     u32::try_from(index).expect("fewer L2 tables than 2^32")
+}
+
+/// Position of the table at `offset` among those that are written anew; none where it stays.
+fn place(moved: &[MovedTable], offset: u64) -> Option<usize> {
+    let offset_of = |table: &MovedTable| match table.content {
+        TableContent::At(offset) => offset,
+        TableContent::Fresh(_) => unreachable!("these stand in the image"),
+    };
+    moved.binary_search_by_key(&offset, offset_of).ok()
 }
 
 /// The L1 tables that a commit writes.
@@ -118,23 +118,50 @@ impl Planner<'_> {
         Ok(Moves(moves))
     }
 
+    /// Fails as corrupt where a table that the active disk names stays where it is, and its count is
+    /// too low; where such tables are not told apart, of any table.
+    pub(super) fn ensure_counted(&mut self, goal: &Goal, uses: &Uses, moves: &Moves) -> Result<()> {
+        let is_any = goal.unchanged == Unchanged::Stay;
+        let mut leaving = moves.0.iter().peekable();
+        for (index, u) in uses.iter().enumerate() {
+            let leaves = leaving.next_if_eq(&&position(index)).is_some();
+            if (u.names.movable > 0 || is_any) && !leaves && self.count(u.offset)? < u.names.after {
+                return Err(too_low(u.offset));
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, offset: u64) -> Result<u64> {
+        self.refcounts.count(self.storage, offset >> self.image.header.cluster_bits)
+    }
+
     /// The active L1 table, where it changes, and that of the new snapshot, where there is one.
+    /// `moved` are the tables that are written anew, by their offset; those of the goal follow.
     /// Takes the goal's: it is large.
-    pub(super) fn link(&mut self, goal: &mut Goal, uses: &Uses, moves: &Moves) -> Result<Links> {
-        let Some(mut l1) = goal.active.take() else { return Ok(Links::default()) };
+    pub(super) fn link(&mut self, goal: &mut Goal, moved: &[MovedTable]) -> Result<Links> {
+        let Some(active) = goal.active.take() else { return Ok(Links::default()) };
+        let mut l1 = match active {
+            ActiveL1::At { offset, entries, len } => {
+                let mut l1 = slots(self.image.read_l1(offset, entries)?);
+                l1.resize(len, Slot::NONE);
+                l1
+            }
+            ActiveL1::Of(l1) => l1,
+        };
         if l1.len() as u64 * 8 > MAX_L1_BYTES {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
         }
-        let fresh_at = moves.count();
         for slot in &mut l1 {
             *slot = match slot.get() {
                 Named::Entry(0) => continue,
-                Named::New(index) => Slot::new(fresh_at + index),
+                Named::New(index) => Slot::new(moved.len() + index),
                 Named::Entry(offset) => {
-                    let index = uses.find(offset).expect("every table was counted");
-                    match moves.place(index) {
-                        Some(place) => Slot::new(place),
-                        None => Slot::entry(self.l1_entry(&uses.get(index))?),
+                    if let Some(place) = place(moved, offset) {
+                        Slot::new(place)
+                    } else {
+                        let is_private = self.count(offset)? == 1;
+                        Slot::entry(offset | if is_private { COPIED } else { 0 })
                     }
                 }
             };
@@ -153,16 +180,6 @@ impl Planner<'_> {
         Ok(Links { active: Some(l1), snapshot })
     }
 
-    /// The entry for a table that stays where it is.
-    fn l1_entry(&mut self, u: &Use) -> Result<u64> {
-        let place = u.place(&self.image.header);
-        let count = self.refcounts.count(self.storage, place.start)?;
-        if count < u.names.after {
-            return Err(too_low(u.offset));
-        }
-        Ok(u.offset | if count == 1 { COPIED } else { 0 })
-    }
-
     /// Whether this is the active L1 table as it is on disk, entry by entry.
     fn is_active(&self, l1: &[Slot]) -> Result<bool> {
         let header = &self.image.header;
@@ -174,5 +191,62 @@ impl Planner<'_> {
             })?;
         }
         Ok(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::RecordingStorage;
+    use crate::{CommitOptions, Image, NewImage, NewSnapshot, create};
+
+    /// A disk and a snapshot of it, which name one L2 table; and where that is.
+    fn shared() -> (RecordingStorage, u64) {
+        let storage = RecordingStorage::new();
+        create(&storage, &NewImage { size: 1 << 20, ..NewImage::default() }).unwrap();
+        let mut image = Image::open(Box::new(storage.clone())).unwrap();
+        let disk = RecordingStorage::new();
+        disk.write_at(&[7; 4096], 0).unwrap();
+        image.write_content(&disk, &mut CommitOptions::default()).unwrap();
+        let new = NewSnapshot { name: b"one", least_id: 0, date_sec: 0, date_nsec: 0 };
+        image.create_snapshot(&new, &mut CommitOptions::default()).unwrap();
+        let table = image.active_l1().unwrap()[0] & OFFSET_MASK;
+        (storage, table)
+    }
+
+    fn plan(storage: &RecordingStorage, unchanged: Unchanged) -> Result<super::super::Plan> {
+        let image = Image::open(Box::new(storage.clone())).unwrap();
+        let active = Some(ActiveL1::same(&image.header));
+        let goal = Goal { size: 2 << 20, active, unchanged, ..Goal::same(&image.header) };
+        Planner::new(&image)?.plan(goal)
+    }
+
+    /// A guest that finds COPIED writes into the table.
+    #[test]
+    fn a_shared_table_that_is_counted_once_is_refused_also_where_tables_are_not_read() {
+        let (storage, table) = shared();
+        assert!(plan(&storage, Unchanged::Stay).unwrap().moved.is_empty());
+        let image = Image::open(Box::new(storage.clone())).unwrap();
+        let mut block = [0; 8];
+        storage.read_at(&mut block, image.header.refcount_table_offset).unwrap();
+        let count = u64::from_be_bytes(block) + (table >> image.header.cluster_bits) * 2;
+        storage.write_at(&1_u16.to_be_bytes(), count).unwrap();
+        for unchanged in [Unchanged::Stay, Unchanged::Read] {
+            let error = plan(&storage, unchanged).unwrap_err();
+            assert_eq!(error.reason(), format!("The reference count at {table:#x} is too low"));
+        }
+    }
+
+    /// What a walk finds is put right; who does not walk leaves it.
+    #[test]
+    fn tables_that_stay_are_moved_for_their_flags_only_where_they_are_read() {
+        let (storage, table) = shared();
+        let mut entry = [0; 8];
+        storage.read_at(&mut entry, table).unwrap();
+        let copied = u64::from_be_bytes(entry) | COPIED;
+        storage.write_at(&copied.to_be_bytes(), table).unwrap();
+        let moved = |unchanged| plan(&storage, unchanged).unwrap().moved.len();
+        let all = [Unchanged::Read, Unchanged::ReadAtOnce, Unchanged::Stay];
+        assert_eq!(all.map(moved), [1, 1, 0]);
     }
 }

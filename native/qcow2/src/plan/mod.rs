@@ -42,10 +42,10 @@ use crate::image::Image;
 use crate::refcounts::Refcounts;
 
 pub(crate) use flags::flagged;
-pub(crate) use goal::{Goal, SnapshotAfter, carried};
+pub(crate) use goal::{ActiveL1, Goal, SnapshotAfter, Unchanged, carried};
 pub(crate) use planner::Planner;
 pub(crate) use proof::knows_all_references;
-pub(crate) use slot::{Named, Slot, slots};
+pub(crate) use slot::{Named, Slot};
 pub(crate) use tables::check_snapshot_l1;
 
 /// An L2 table that the commit writes anew.

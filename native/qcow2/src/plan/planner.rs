@@ -7,11 +7,12 @@ use crate::image::Image;
 use crate::refcounts::{Change, Refcounts};
 use crate::storage::Storage;
 
-use super::goal::{Goal, SnapshotAfter};
+use super::goal::{Goal, SnapshotAfter, Unchanged};
 use super::proof::Counting;
 use super::slot::{Slot, slots};
 use super::tables::{self, Table};
-use super::{MovedTable, Plan, TableContent, uses};
+use super::uses::{self, Uses};
+use super::{MovedTable, Plan, TableContent, walk};
 
 /// An image whose tables were read and found not to overlap, ready for one goal.
 pub(crate) struct Planner<'a> {
@@ -62,6 +63,7 @@ impl<'a> Planner<'a> {
         // A recount would free what only an unknown extension refers to.
         goal.recount &= self.knows_all_references();
         let mut uses = uses::count(self.image, &self.snapshots, &goal)?;
+        self.spare(&mut goal, &mut uses)?;
         let walked = if goal.recount {
             self.walk(&goal, &uses, Counting::Nothing)?
         } else {
@@ -72,24 +74,29 @@ impl<'a> Planner<'a> {
             self.count_anew(&mut goal, &mut uses)?;
         }
         let moves = self.choose_moves(&uses, &walked.any_copied, &goal.fresh)?;
-        let links = self.link(&mut goal, &uses, &moves)?;
-        let new_snapshot = goal.takes_snapshot();
-        let header = header_after(&self.image.header, &goal);
-        let snapshots = goal.snapshots.map(table_entries).transpose()?;
+        self.ensure_counted(&goal, &uses, &moves)?;
         let standing = moves
             .of(&uses)
             .map(|u| MovedTable { content: TableContent::At(u.offset), names: u.names.movable });
+        let mut written: Vec<_> = standing.collect();
+        // Large, as the L1 table is that is made now.
+        drop((uses, moves));
+        let links = self.link(&mut goal, &written)?;
+        let new_snapshot = goal.takes_snapshot();
+        let header = header_after(&self.image.header, &goal);
+        let snapshots = goal.snapshots.map(table_entries).transpose()?;
         let fresh = goal
             .fresh
             .into_iter()
             .map(|entries| MovedTable { content: TableContent::Fresh(entries), names: 1 });
+        written.extend(fresh);
         let table = &self.image.header;
         let first = table.refcount_table_offset >> table.cluster_bits;
         Ok(Plan {
             counted_table: first..first + u64::from(table.refcount_table_clusters),
             avoided: Vec::new(),
             leaks: Vec::new(),
-            moved: standing.chain(fresh).collect(),
+            moved: written,
             header,
             refcounts: self.refcounts,
             proven: walked.complete,
@@ -99,6 +106,18 @@ impl<'a> Planner<'a> {
             snapshots,
             new_snapshot,
         })
+    }
+}
+
+impl Planner<'_> {
+    /// Decides whether tables whose references stay the same are read. A device has no holes and no
+    /// end to grow at: there all have to be.
+    fn spare(&self, goal: &mut Goal, uses: &mut Uses) -> Result<()> {
+        if goal.unchanged == Unchanged::ReadAtOnce {
+            let reads = self.storage.has_fixed_len() || walk::is_at_once(self.image, uses)?;
+            goal.unchanged = if reads { Unchanged::Read } else { Unchanged::Stay };
+        }
+        if goal.unchanged == Unchanged::Stay { uses.keep_in_place() } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::format::header::{Header, NEW_HEADER_BYTES, autoclear, compatible, ext
 use crate::format::mapping;
 use crate::refcounts::Change;
 
-use super::goal::Goal;
+use super::goal::{Goal, Unchanged};
 use super::planner::Planner;
 use super::uses::{Marks, Names, Use, Uses, signed};
 use super::walk::{References, reference_tables};
@@ -90,6 +90,7 @@ impl Planner<'_> {
         let most = if may_free { FREEING_PROOF_BYTES } else { PROOF_BYTES };
         // A device has no holes and no end to grow at: only what is proven free can be written.
         let worth_it = rest * header.cluster_bytes() <= most || storage.has_fixed_len();
+        let worth_it = worth_it && goal.unchanged != Unchanged::Stay;
         let complete = worth_it && self.knows_all_references() || goal.recount;
         if self.storage.has_fixed_len() && !complete {
             return Err(Error::new(

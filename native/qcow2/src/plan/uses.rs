@@ -9,12 +9,12 @@ use crate::format::mapping::{self, OFFSET_MASK};
 use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 
-use super::goal::Goal;
+use super::goal::{ActiveL1, Goal};
 use super::slot::Named;
 use super::tables;
 
-/// Notes of tables are merged when they have doubled and grown by this many: snapshots name the
-/// same tables again and again.
+/// Notes of tables that are not known yet are merged when they have doubled the others, and grown by
+/// this many.
 const MERGE_STEP: usize = 65_536;
 
 /// A use is one word: the table's cluster above, below it which of the [`Names`] that occur.
@@ -29,6 +29,16 @@ pub(super) struct Names {
     pub after: u64,
     /// Of `after`: in L1 tables that this commit writes, and which can therefore name a copy.
     pub movable: u64,
+}
+
+impl Names {
+    fn plus(self, more: Self) -> Self {
+        Self {
+            before: self.before + more.before,
+            after: self.after + more.after,
+            movable: self.movable + more.movable,
+        }
+    }
 }
 
 /// An L2 table that stands in the image.
@@ -50,6 +60,10 @@ impl Use {
 pub(super) struct Uses {
     cluster_bits: u32,
     words: Vec<u64>,
+    /// So many of them are merged, behind which others wait; all, when the counting is done.
+    merged: usize,
+    /// Behind the one that was named last: a table names neighbours in their order.
+    next: usize,
     /// Few differ.
     kinds: Vec<Names>,
     positions: HashMap<Names, u64>,
@@ -58,7 +72,8 @@ pub(super) struct Uses {
 impl Uses {
     fn new(header: &Header) -> Self {
         let cluster_bits = header.cluster_bits;
-        Self { cluster_bits, words: Vec::new(), kinds: Vec::new(), positions: HashMap::new() }
+        let (words, kinds, positions) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { cluster_bits, words, merged: 0, next: 0, kinds, positions }
     }
 
     pub fn len(&self) -> usize {
@@ -87,6 +102,18 @@ impl Uses {
         Ok(())
     }
 
+    /// No table that is named as often after the commit as before is moved.
+    pub fn keep_in_place(&mut self) -> Result<()> {
+        for index in 0..self.len() {
+            let Use { offset, mut names } = self.get(index);
+            if names.before == names.after && names.movable > 0 {
+                names.movable = 0;
+                self.words[index] = self.encode(offset >> self.cluster_bits, names)?;
+            }
+        }
+        Ok(())
+    }
+
     fn decode(&self, word: u64) -> Use {
         let kind = usize::try_from(word & ((1 << KIND_BITS) - 1)).expect("few bits");
         Use { offset: word >> KIND_BITS << self.cluster_bits, names: self.kinds[kind] }
@@ -105,12 +132,26 @@ impl Uses {
         Ok(cluster << KIND_BITS | kind)
     }
 
-    /// Notes the table that the L1 entry at host offset `at` names.
+    /// Notes the table that the L1 entry at host offset `at` names. Snapshots name the same tables
+    /// again and again: those that are known take no more memory.
     fn add(&mut self, at: u64, entry: u64, names: Names) -> Result<()> {
-        if let Some(offset) = mapping::l2_offset(entry, self.cluster_bits, at)? {
-            let word = self.encode(offset >> self.cluster_bits, names)?;
+        let Some(offset) = mapping::l2_offset(entry, self.cluster_bits, at)? else { return Ok(()) };
+        let cluster = offset >> self.cluster_bits;
+        let merged = &self.words[..self.merged];
+        let is_next = merged.get(self.next).is_some_and(|word| word >> KIND_BITS == cluster);
+        let known = if is_next {
+            Some(self.next)
+        } else {
+            merged.binary_search_by_key(&cluster, |word| word >> KIND_BITS).ok()
+        };
+        let Some(index) = known else {
+            let word = self.encode(cluster, names)?;
             self.words.push(word);
-        }
+            return Ok(());
+        };
+        self.next = index + 1;
+        let sum = self.get(index).names.plus(names);
+        self.words[index] = self.encode(cluster, sum)?;
         Ok(())
     }
 
@@ -124,16 +165,14 @@ impl Uses {
             let mut names = self.get(next).names;
             next += 1;
             while next < self.words.len() && self.words[next] >> KIND_BITS == cluster {
-                let more = self.get(next).names;
-                names.before += more.before;
-                names.after += more.after;
-                names.movable += more.movable;
+                names = names.plus(self.get(next).names);
                 next += 1;
             }
             self.words[merged] = self.encode(cluster, names)?;
             merged += 1;
         }
         self.words.truncate(merged);
+        self.merged = merged;
         Ok(())
     }
 }
@@ -166,12 +205,20 @@ pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> 
     // The L1 table of a new snapshot is a second one with these entries.
     let tables = if goal.takes_snapshot().is_some() { 2 } else { 1 };
     let after = Names { before: 0, after: tables, movable: tables };
-    let slots = goal.active.as_deref().unwrap_or_default();
+    let (mut same, mut slots, mut other) = (0, &[][..], None);
+    match &goal.active {
+        Some(ActiveL1::At { offset, entries, .. }) if *offset == header.l1_offset => {
+            same = *entries as usize;
+        }
+        Some(ActiveL1::At { offset, entries, .. }) => other = Some((*offset, *entries)),
+        Some(ActiveL1::Of(listed)) => slots = listed,
+        None => {}
+    }
     image.for_l1_entries(header.l1_offset, header.l1_entries, |index, entry| {
         let at = header.l1_offset + index as u64 * 8;
         let slot = slots.get(index).map(|slot| slot.get());
         // Nearly every slot names afterwards what it names before: noted once, not twice.
-        if slot == Some(Named::Entry(entry & OFFSET_MASK)) {
+        if index < same || slot == Some(Named::Entry(entry & OFFSET_MASK)) {
             return uses.add(at, entry, Names { before: 1, ..after });
         }
         let stays = u64::from(goal.active.is_none());
@@ -184,7 +231,12 @@ pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> 
             uses.add(index * 8, entry, after)?;
         }
     }
-    let mut merged = 0;
+    uses.merge()?;
+    if let Some((offset, entries)) = other {
+        image.for_l1_entries(offset, entries, |index, entry| {
+            uses.add(offset + index as u64 * 8, entry, after)
+        })?;
+    }
     for (entry, stays) in snapshots.iter().zip(goal.keeps(snapshots.len())) {
         if !stays && goal.recount {
             continue;
@@ -197,9 +249,8 @@ pub(super) fn count(image: &Image, snapshots: &[SnapshotEntry], goal: &Goal) -> 
         image.for_l1_entries(entry.l1_offset, entry.l1_entries, |index, l1_entry| {
             uses.add(entry.l1_offset + index as u64 * 8, l1_entry, names)
         })?;
-        if uses.len() > merged * 2 + MERGE_STEP {
+        if uses.len() > uses.merged * 2 + MERGE_STEP {
             uses.merge()?;
-            merged = uses.len();
         }
     }
     uses.merge()?;

@@ -65,6 +65,14 @@ fn reference_within(
     Ok(())
 }
 
+/// Whether all that the tables map is counted by one walk over them.
+pub(super) fn is_at_once(image: &Image, uses: &Uses) -> Result<bool> {
+    for u in uses.iter() {
+        image.ensure_inside(u.offset, image.header.cluster_bytes(), "L2 table")?;
+    }
+    Ok(parts(WALK_BYTES, image, uses, |_| true)?.len() == 1)
+}
+
 /// How data are counted: the clusters of each part of the file by a walk of their own. One part,
 /// where that takes no more than `most_bytes`: nearly always.
 fn parts(

@@ -8,14 +8,9 @@ use crate::sparse::Sparse;
 
 const GIB: u64 = 1 << 30;
 
-/// The longest L1 table there can be, each entry of which names another table. Each took 24 bytes,
-/// and half as much again while the list of them grew.
-#[test]
-fn a_check_of_four_million_l2_tables_takes_at_most_64_mib() {
+/// The longest L1 table there can be, each entry of which names another table.
+pub fn four_million_tables() -> Sparse {
     const TABLES: u64 = 4 * MIB;
-    if is_child() {
-        return;
-    }
     let mut image = Sparse::new(128 * GIB, 512, 16);
     // In an order that is not the file's.
     let first = image.place(TABLES * 512, 1) / 512;
@@ -23,7 +18,16 @@ fn a_check_of_four_million_l2_tables_takes_at_most_64_mib() {
     let entries: Vec<_> = (0..TABLES).map(table).collect();
     let l1 = image.table(&entries, 1);
     image.set_l1(l1, entries.len());
-    let (_directory, path) = image.finish();
+    image
+}
+
+/// Each table took 24 bytes, and half as much again while the list of them grew.
+#[test]
+fn a_check_of_four_million_l2_tables_takes_at_most_64_mib() {
+    if is_child() {
+        return;
+    }
+    let (_directory, path) = four_million_tables().finish();
     assert_bounded(&path, &["check"]);
 }
 
@@ -32,10 +36,11 @@ const SCATTERED: u64 = 131_064;
 
 /// A disk of a tebibyte with clusters of 4 KiB, of which these are there. Its L1 table is named so
 /// often.
-fn scattered(refcount_bits: u32, times: u64) -> (Sparse, u64, usize) {
+pub fn scattered(refcount_bits: u32, times: u64) -> (Sparse, u64, usize) {
     const PAGE: u64 = 2048;
     let mut image = Sparse::new(GIB, 4 * KIB, refcount_bits);
-    let data = |nth: u64| (nth + 8) * PAGE + nth % PAGE;
+    // Behind everything else, which the blocks of wide counts are most of.
+    let data = |nth: u64| (nth + 80) * PAGE + nth % PAGE;
     let (mut tables, mut nth) = (Vec::new(), 0);
     let copied = if times == 1 { COPIED } else { 0 };
     while nth < SCATTERED {

@@ -4,6 +4,7 @@
 //!
 //! Memory belongs to a process, so each operation is done by one of its own: this test, again.
 
+mod change;
 mod check;
 mod process;
 mod sparse;

@@ -67,7 +67,8 @@ fn act(path: &Path, operation: &str) {
         return;
     }
     let mut image = Image::open(Box::new(storage)).unwrap();
-    let new = NewSnapshot { name: b"new", least_id: 0, date_sec: 0, date_nsec: 0 };
+    let (operation, name) = operation.split_once(' ').unwrap_or((operation, "new"));
+    let new = NewSnapshot { name: name.as_bytes(), least_id: 0, date_sec: 0, date_nsec: 0 };
     match operation {
         "create" => image.create_snapshot(&new, options),
         "rename" => image.rename_snapshot(b"old", b"older", options),
@@ -80,7 +81,7 @@ fn act(path: &Path, operation: &str) {
 }
 
 /// Does them one after the other, and says where one took too much. `check` finds nothing wrong,
-/// `check N` as many problems.
+/// `check N` as many problems; `create NAME` takes a snapshot of that name.
 pub fn assert_bounded(path: &Path, operations: &[&str]) {
     let this = std::thread::current().name().unwrap().to_owned();
     for operation in operations {
