@@ -233,16 +233,31 @@ impl Walk<'_> {
         let tables = &names[..inside];
         let ahead = (AHEAD_BYTES / cluster).max(2);
         let (mut at, mut expected) = (0, 0);
+        let mut data = 0..0;
         while at < tables.len() {
             let rest = &tables[at..];
+            // An L1 table may name millions that are holes, and zeros refer to nothing.
+            let first = rest[0].offset;
+            if data.end <= first {
+                // Who cannot say where data are has data everywhere.
+                let next = reader.storage.next_data(first).unwrap_or(Some(first..u64::MAX));
+                data = next.unwrap_or(u64::MAX..u64::MAX);
+            }
+            at +=
+                rest.partition_point(|named| named.offset + geometry.cluster_bytes() <= data.start);
+            let Some(rest) = tables.get(at..).filter(|rest| !rest.is_empty()) else { break };
+            if rest[0].offset >= data.end {
+                continue;
+            }
+            expected = expected.max(at);
             let follows = |pair: &[Named]| pair[1].offset - pair[0].offset == cluster as u64;
             let run =
                 1 + rest.windows(2).take(at_once - 1).take_while(|pair| follows(pair)).count();
             let soon = (at + run + ahead).min(tables.len());
-            for table in &tables[expected..soon] {
+            for table in tables[expected..soon].iter().filter(|table| table.offset < data.end) {
                 reader.storage.expect(table.offset..table.offset + geometry.cluster_bytes());
             }
-            expected = soon;
+            expected = expected.max(soon);
             let bytes = &mut buffer[..run * cluster];
             reader.fill(bytes, rest[0].offset)?;
             for (named, table) in rest.iter().zip(bytes.chunks_exact(cluster)) {
@@ -382,7 +397,7 @@ impl<'a, 'b> TableCount<'a, 'b> {
         let Ground { geometry, stored, .. } = walk.ground;
         let copied_matters = named.active_times > 0
             && named.offset != 0
-            && walk.ones.knows(stored, named.offset >> geometry.cluster_bits);
+            && stored.is_readable(named.offset >> geometry.cluster_bits);
         let (run, run_copied) = (0..0, false);
         Self { walk, geometry, named, copied_matters, run, run_copied, contiguous: 0 }
     }

@@ -160,8 +160,13 @@ impl Comparison<'_, '_> {
     }
 
     fn absent(&mut self, clusters: Range<u64>) {
-        if self.references.last_used(clusters.clone()).is_some() {
-            clusters.for_each(|cluster| self.cluster(cluster, 0));
+        // They begin where a block or a page does, and end there or where the window does.
+        for group in clusters.start / 64..clusters.end.div_ceil(64) {
+            let mut used = self.references.used(group);
+            while used != 0 {
+                self.cluster(group * 64 + u64::from(used.trailing_zeros()), 0);
+                used &= used - 1;
+            }
         }
     }
 

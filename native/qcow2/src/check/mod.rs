@@ -14,6 +14,7 @@
 mod beyond;
 mod census;
 mod comparison;
+mod counted;
 mod entries;
 mod names;
 mod narration;

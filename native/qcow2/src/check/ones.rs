@@ -68,11 +68,6 @@ impl Ones {
         self.window.clone()
     }
 
-    /// Whether the count of `cluster`, which may be anywhere, can be read.
-    pub fn knows(&self, stored: &Stored<'_>, cluster: u64) -> bool {
-        !self.any_unusable && self.window.contains(&cluster) || stored.get(cluster).is_some()
-    }
-
     /// How many of `clusters`, as far as they are inside the window, contradict COPIED, which is
     /// `copied` for all of them.
     pub fn contradictions(&self, stored: &Stored<'_>, clusters: Range<u64>, copied: bool) -> u64 {
@@ -81,14 +76,14 @@ impl Ones {
         if start >= end {
             return 0;
         }
-        if self.any_unusable {
-            let contradicts = |cluster| stored.get(cluster).is_some_and(|n| (n == 1) != copied);
-            return (start..end).filter(|&cluster| contradicts(cluster)).count() as u64;
-        }
         let (first, last) = (start / 64, (end - 1) / 64);
         let expected = if copied { u64::MAX } else { 0 };
         let mut found = 0;
         for word in first..=last {
+            // A count that cannot be read contradicts nothing. Blocks count whole words.
+            if self.any_unusable && !stored.is_readable(word * 64) {
+                continue;
+            }
             let mut wrong = self.word(word) ^ expected;
             if word == first {
                 wrong &= u64::MAX << (start % 64);

@@ -1,17 +1,17 @@
 //! How often each cluster is referenced, as the walk finds it.
 //!
-//! A few bits for each cluster of the file, whatever the image claims about itself, and more where
-//! a count needs more; every one of them was earned by an entry that is really there. Where that is
-//! more than there may be, the last clusters are given up: they are counted by another walk, which
+//! A few bits for each cluster of a page, or eight bytes for each that is referenced (`counted`),
+//! whatever the image claims about itself: every one of them was earned by an entry that is really
+//! there. Where that is more than there may be, the last clusters are given up: they are counted by another walk, which
 //! begins where this one had to end.
 
 use std::ops::Range;
 
+use super::counted::Counted;
 use crate::format::refcount::RefcountOrder;
-use crate::refcounts::{Batch, Counts};
+use crate::refcounts::Batch;
 
-/// Clusters whose counts are kept together. One that is referenced very often makes those beside it
-/// as wide.
+/// Clusters whose counts are kept together.
 pub(super) const PAGE_CLUSTERS: u64 = 2048;
 
 /// The same, as a number of counts.
@@ -32,7 +32,7 @@ struct Pages {
     first: u64,
     /// What follows the last that may be counted; a page begins there, or it is past every cluster.
     end: u64,
-    counts: Vec<Counts>,
+    counts: Vec<Counted>,
     /// What they take, and what they may take at most.
     bytes: usize,
     most_bytes: usize,
@@ -54,7 +54,7 @@ impl References {
     /// will do for. `first` is a multiple of [`PAGE_CLUSTERS`], or past them all.
     pub fn within(most_bytes: usize, first: u64, clusters: u64) -> Self {
         // Pages of which nothing is known yet may take half of it at most.
-        let most_pages = (most_bytes / 2 / size_of::<Counts>()).max(1) as u64;
+        let most_pages = (most_bytes / 2 / size_of::<Counted>()).max(1) as u64;
         let end = first.saturating_add(most_pages.saturating_mul(PAGE_CLUSTERS));
         // Where all are counted already, nothing is, whatever the file becomes meanwhile.
         let end = if first >= clusters {
@@ -134,12 +134,8 @@ impl References {
     pub fn take_off(&mut self, clusters: Range<u64>, times: u64) {
         let window = self.window();
         for cluster in clusters.start.max(window.start)..clusters.end.min(window.end) {
-            let less = i64::try_from(self.get(cluster).min(times)).unwrap_or(i64::MAX);
             let (page, nth) = self.counted.place(cluster);
-            let widest = RefcountOrder::new(6);
-            self.counted.counts[page]
-                .add(nth..nth + 1, -less, widest)
-                .expect("not more than there is");
+            self.counted.counts[page].take_off(nth, times);
         }
     }
 
@@ -186,17 +182,20 @@ impl References {
     pub fn last_used(&self, clusters: Range<u64>) -> Option<u64> {
         let groups = clusters.start / 64..clusters.end.div_ceil(64);
         groups.rev().find_map(|group| {
-            let (page, nth) = self.counted.place(group * 64);
-            let used = self.counted.counts[page].non_zero(nth / 64);
-            used.checked_ilog2().map(|last| group * 64 + u64::from(last))
+            self.used(group).checked_ilog2().map(|last| group * 64 + u64::from(last))
         })
+    }
+
+    /// One bit for each of the 64 clusters from `64 * group` on that is referenced. They are inside the
+    /// window, or past its end and not counted.
+    pub fn used(&self, group: u64) -> u64 {
+        let (page, nth) = self.counted.place(group * 64);
+        self.counted.counts[page].non_zero(nth / 64)
     }
 
     /// By how much all counts together exceed `max`, each on its own.
     pub fn excess_over(&self, max: u64) -> u64 {
-        let pages = self.counted.counts.iter().filter(|page| page.at_most() > max);
-        let counts = pages.flat_map(|page| (0..PAGE_COUNTS).map(|nth| page.get(nth)));
-        counts.map(|count| count.saturating_sub(max)).fold(0, u64::saturating_add)
+        self.counted.counts.iter().map(|page| page.excess_over(max)).fold(0, u64::saturating_add)
     }
 }
 
@@ -204,33 +203,25 @@ impl Pages {
     /// Counts every cluster before `end`, from zero on.
     fn reach(&mut self, end: u64) {
         let count = index(end - self.first).div_ceil(PAGE_COUNTS);
-        self.bytes += count.saturating_sub(self.counts.len()) * size_of::<Counts>();
-        self.counts.resize_with(count, || Counts::alike(PAGE_COUNTS, 0));
+        self.bytes += count.saturating_sub(self.counts.len()) * size_of::<Counted>();
+        self.counts.resize_with(count, Counted::zero);
     }
 
     /// Adds `times` to those of `clusters` that are counted; a count stays at the largest number
     /// that there is.
     fn add(&mut self, clusters: Range<u64>, times: u64) {
-        let widest = RefcountOrder::new(6);
-        let delta = i64::try_from(times).unwrap_or(i64::MAX);
         let mut at = clusters.start.max(self.first);
         while at < clusters.end.min(self.end) {
             let (page, nth) = self.place(at);
             let page = &mut self.counts[page];
             let count = (PAGE_COUNTS - nth).min(index(clusters.end.min(self.end) - at));
-            let before = page.packed_bytes();
-            match page.add(nth..nth + count, delta, widest) {
-                Ok(()) => at += count as u64,
-                Err((full, _)) => {
-                    // Those before it have grown.
-                    let rest = i64::try_from(u64::MAX - page.get(full)).expect("less than delta");
-                    page.add(full..full + 1, rest, widest).expect("there is room");
-                    at += (full + 1 - nth) as u64;
-                }
-            }
-            let after = page.packed_bytes();
+            let before = page.bytes();
+            page.add(nth..nth + count, times);
+            at += count as u64;
+            // Wide counts may have become a shorter list.
+            let after = page.bytes();
             if after != before {
-                self.bytes += after - before;
+                self.bytes = self.bytes - before + after;
                 self.give_up();
             }
         }
@@ -241,7 +232,7 @@ impl Pages {
     fn give_up(&mut self) {
         while self.bytes > self.most_bytes && self.counts.len() > 1 {
             let page = self.counts.pop().expect("more than one");
-            self.bytes -= page.packed_bytes();
+            self.bytes -= page.bytes();
             self.end = self.first + self.counts.len() as u64 * PAGE_CLUSTERS;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Blocks are streamed, not kept: what stays in memory is the refcount table.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
@@ -33,6 +33,16 @@ pub(super) enum Block {
     Unreadable,
 }
 
+/// Whether a block can be read. Whoever can read a part of it knows no more: all of it counts, or
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tried {
+    #[default]
+    NotYet,
+    Read,
+    Failed,
+}
+
 /// The refcount structures of an image.
 pub(super) struct Stored<'a> {
     reader: Reader<'a>,
@@ -41,6 +51,8 @@ pub(super) struct Stored<'a> {
     block_bits: u32,
     /// As far as the file has it; what follows is zeros.
     table: Vec<u64>,
+    /// Of each block, whether it was read as a whole.
+    tried: Box<[Cell<Tried>]>,
     /// Reasons of blocks that could not be read, and are not tried again.
     failed: RefCell<BTreeMap<u64, String>>,
 }
@@ -57,12 +69,14 @@ impl<'a> Stored<'a> {
             .fill(&mut table, header.refcount_table_offset)
             .map_err(|error| error.context("Could not initialize refcount handling"))?;
         let order = RefcountOrder::new(header.refcount_order);
+        let table = decode_table(&table);
         Ok(Self {
             reader,
             order,
             cluster_bits: header.cluster_bits,
             block_bits: order.block_bits(header.cluster_bits),
-            table: decode_table(&table),
+            tried: table.iter().map(|_| Cell::default()).collect(),
+            table,
             failed: RefCell::default(),
         })
     }
@@ -79,7 +93,7 @@ impl<'a> Stored<'a> {
 
     /// Memory that is kept, in bytes.
     pub fn table_bytes(&self) -> usize {
-        size_of_val(&self.table[..])
+        size_of_val(&self.table[..]) + size_of_val(&self.tried[..])
     }
 
     /// Clusters that one block counts.
@@ -130,20 +144,39 @@ impl<'a> Stored<'a> {
             if let Some(reason) = failed {
                 return Err(Error::new(crate::Kind::Io, reason).at(offset));
             }
+            let tried = &self.tried[usize::try_from(index).expect("it is in the table")];
+            tried.set(Tried::Read);
             self.reader.fill(bytes, offset).inspect_err(|error| {
+                tried.set(Tried::Failed);
                 self.failed.borrow_mut().insert(index, error.reason().to_owned());
             })?;
         }
         Ok(block)
     }
 
+    /// Whether the count of `cluster` can be read.
+    pub fn is_readable(&self, cluster: u64) -> bool {
+        let (index, _) = self.locate(cluster);
+        let tried = |index: u64| self.tried[usize::try_from(index).expect("in the table")].get();
+        match self.block(index) {
+            Block::Absent => true,
+            Block::Unaligned(_) | Block::Unreadable => false,
+            Block::At(_) if tried(index) == Tried::NotYet => {
+                self.read_block(index, &mut vec![0; self.block_bytes()]).is_ok()
+            }
+            Block::At(_) => tried(index) == Tried::Read,
+        }
+    }
+
     /// The refcount of `cluster`; none where its block cannot be used.
     pub fn get(&self, cluster: u64) -> Option<u64> {
+        if !self.is_readable(cluster) {
+            return None;
+        }
         let (index, nth) = self.locate(cluster);
         match self.block(index) {
             Block::Absent => Some(0),
             Block::Unaligned(_) | Block::Unreadable => None,
-            Block::At(_) if self.failed.borrow().contains_key(&index) => None,
             Block::At(offset) => {
                 let bit = nth << self.order.get();
                 let mut around = [0; 8];

@@ -1,11 +1,14 @@
 //! That a check says the same however little it may keep, on images in which everything is wrong.
 
+use std::io;
+use std::ops::Range;
+
 use super::references::PAGE_CLUSTERS;
 use super::*;
 use crate::format::mapping::{COMPRESSED, COPIED};
 use crate::format::refcount::RefcountOrder;
 use crate::format::snapshot::{SnapshotEntry, encode_table};
-use crate::storage::RecordingStorage;
+use crate::storage::{RecordingStorage, Storage};
 use crate::{NewImage, create};
 
 const CLUSTERS: u64 = 8192;
@@ -166,4 +169,76 @@ fn refcount_blocks_take_no_cluster_from_those_that_are_compared() {
         let room = Room { counts: table_bytes + counts, least_counts: 0, ones: usize::MAX };
         assert!(said(room) == at_once, "{counts} bytes for counts");
     }
+}
+
+/// A disk whose medium has gone bad in one place.
+struct BadSector {
+    disk: RecordingStorage,
+    bad: Range<u64>,
+}
+
+impl Storage for BadSector {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset < self.bad.end && self.bad.start < offset + buf.len() as u64 {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.disk.read_at(buf, offset)
+    }
+
+    fn read_durable(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.write_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        self.disk.punch(range)
+    }
+
+    fn data_ranges(&self, within: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.disk.data_ranges(within)
+    }
+}
+
+/// Of a block with a bad sector, a part can be read. Whether its counts were believed depended on
+/// whether somebody had tried to read all of it before, and so on how many walks there were.
+#[test]
+fn a_block_that_can_be_read_in_part_counts_nothing_however_many_walks_there_are() {
+    let mut random = Random(7);
+    let mut told_unreadable = 0;
+    for refcount_bits in [2, 16, 64] {
+        let disk = nonsense(&mut random, refcount_bits);
+        // One near the beginning and one in the middle, each in its last eight bytes.
+        for block in [3, 20] {
+            let end = (100 + block + 1) * CLUSTER;
+            let said = |room| {
+                let disk = BadSector { disk: disk.clone(), bad: end - 8..end };
+                let image = open(Box::new(disk)).unwrap();
+                let mut lines = Vec::new();
+                let tell = &mut |problem: &Problem| lines.push(problem.clone());
+                (check_within(room, &image, tell).unwrap(), lines)
+            };
+            let at_once = said(Room::CHECK);
+            told_unreadable += at_once.0.check_errors;
+            for (counts, ones) in [(0, 0), (3000, 0), (0, 1000), (usize::MAX, 0), (0, usize::MAX)] {
+                let room = Room { counts, least_counts: 0, ones };
+                assert!(said(room) == at_once, "{refcount_bits} bits, {counts}, {ones}");
+            }
+        }
+    }
+    assert!(told_unreadable > 0);
 }

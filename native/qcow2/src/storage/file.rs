@@ -227,6 +227,14 @@ impl Storage for FileStorage {
         let range = within.start..within.end.min(len);
         Ok(if range.is_empty() { Vec::new() } else { Vec::from([range]) })
     }
+
+    fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        if at >= len {
+            return Ok(None);
+        }
+        if self.is_device { Ok(Some(at..len)) } else { extents::next_data(&self.file, len, at) }
+    }
 }
 
 fn options(access: Access) -> std::fs::OpenOptions {
@@ -358,6 +366,8 @@ mod tests {
         storage.flush().unwrap();
         assert_eq!(storage.actual_bytes().unwrap(), 65_536);
         assert_eq!(storage.data_ranges(0..u64::MAX).unwrap(), [131_072..196_608]);
+        let next = [0, 140_000, 196_608, 1 << 30].map(|at| storage.next_data(at).unwrap());
+        assert_eq!(next, [Some(131_072..196_608), Some(140_000..196_608), None, None]);
         storage.punch(131_072..196_608).unwrap();
         assert_eq!(storage.data_ranges(0..u64::MAX).unwrap(), []);
         assert_eq!(storage.len().unwrap(), 1 << 20);

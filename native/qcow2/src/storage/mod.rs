@@ -56,4 +56,9 @@ pub trait Storage: Send + Sync {
     /// The parts of `within` that own blocks, ascending and disjoint. A system that cannot tell
     /// reports everything up to the end of the file.
     fn data_ranges(&self, within: Range<u64>) -> io::Result<Vec<Range<u64>>>;
+
+    /// The first such part at `at` or after it; none where only a hole follows.
+    fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(self.data_ranges(at..u64::MAX)?.into_iter().next())
+    }
 }

@@ -1,5 +1,7 @@
 //! A check, which anybody may run on a file of anybody, and lists of snapshots.
 
+use std::time::{Duration, Instant};
+
 use qcow2::format::mapping::COPIED;
 use qcow2::format::snapshot::SnapshotEntry;
 
@@ -156,4 +158,79 @@ fn a_check_of_65_535_bitmaps_with_long_names_takes_at_most_64_mib() {
     image.write(95, &[1]);
     let (_directory, path) = image.finish();
     assert_bounded(&path, &["check"]);
+}
+
+/// A file of 45 MiB that is 8 TiB long. Each of a million clusters is named a hundred thousand times, and
+/// lies in a page of its own; each page was counted as wide as that, a few thousand pages at a time, so
+/// that the tables were read a thousand times over.
+#[test]
+fn a_check_of_wide_counts_far_apart_takes_seconds_and_at_most_64_mib() {
+    const TABLES: u64 = 2040;
+    const PAGE: u64 = 2048;
+    if is_child() {
+        return;
+    }
+    let mut image = Sparse::new(GIB, 4 * KIB, 64);
+    let data = |nth: u64| ((nth + 100) * PAGE + 7) * 4 * KIB;
+    let tables: Vec<u64> = (0..TABLES)
+        .map(|table| {
+            let entries: Vec<_> = (0..512).map(|nth| data(table * 512 + nth)).collect();
+            image.table(&entries, 1)
+        })
+        .collect();
+    let twice = [tables.clone(), tables].concat();
+    let shared = image.table(&twice, 1);
+    // As many tables again as an L1 table can name, in holes.
+    let holes: Vec<u64> = (0..4 * MIB).map(|nth| (1_000_000 + 2 * nth) * 4 * KIB).collect();
+    let l1 = image.table(&holes, 1);
+    image.set_l1(l1, holes.len());
+    let row = SnapshotEntry {
+        l1_offset: shared,
+        l1_entries: twice.len().try_into().unwrap(),
+        ..SnapshotEntry::disk_only(b"1".to_vec(), b"n".to_vec(), (1, 0), GIB)
+    };
+    image.set_snapshots(&vec![row; 65_535]);
+    // And the refcount table.
+    let metadata = image.counted() + 1;
+    let (_directory, path) = image.finish_without_counts(((1 << 31) - 1) * 4 * KIB);
+    let problems = metadata + TABLES * 512 + holes.len() as u64;
+    let started = Instant::now();
+    assert_bounded(&path, &[&format!("check {problems}")]);
+    assert!(started.elapsed() < Duration::from_secs(100), "{:?}", started.elapsed());
+}
+
+/// One refcount block that a hundred thousand entries of the refcount table name, with counts of one and
+/// of none, and pages of which some are referenced only after others were given up: 73 MiB.
+#[test]
+fn a_check_of_a_refcount_block_named_100_000_times_takes_seconds_and_at_most_64_mib() {
+    const C: u64 = 4 * KIB;
+    const PAGE: u64 = 2048;
+    const QUARTER: u64 = 11_000;
+    if is_child() {
+        return;
+    }
+    let mut image = Sparse::new(GIB, C, 16);
+    let block = image.place(C, 1);
+    let counts: Vec<u8> = (0..C / 4).flat_map(|_| [0, 1, 0, 0]).collect();
+    image.write(block, &counts);
+    let table = image.table(&vec![block; 100_000], 1);
+    let page = |nth: u64| ((100 + nth) * PAGE + 1) * C;
+    let kept = |nth: u64| page(QUARTER + nth);
+    let mut l1 = Vec::new();
+    for nth in 0..QUARTER {
+        l1.extend([page(nth), kept(2 * nth), page(3 * QUARTER + nth), kept(2 * nth + 1)]);
+    }
+    (0..QUARTER).for_each(|nth| l1.extend([page(nth); 3]));
+    let entry = |nth: u64| kept(nth * 7919 % (2 * QUARTER)) + (5 + nth / (2 * QUARTER) * 2) * C;
+    for first in (1..=1100 * 512).step_by(512) {
+        l1.push(image.table(&(first..first + 512).map(entry).collect::<Vec<_>>(), 1));
+    }
+    // As many names as are kept at once, of holes.
+    l1.extend((0..230_000).map(|nth| (300_000 * PAGE + 2 * nth) * C));
+    let at = image.table(&l1, 1);
+    image.set_l1(at, l1.len());
+    let (_directory, path) = image.finish_with_counts((table, 100_000), 800_000_000 * C);
+    let started = Instant::now();
+    assert_bounded(&path, &["check 102809013"]);
+    assert!(started.elapsed() < Duration::from_secs(100), "{:?}", started.elapsed());
 }

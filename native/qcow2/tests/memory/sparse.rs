@@ -92,6 +92,32 @@ impl Sparse {
         self.write(64, &at.to_be_bytes());
     }
 
+    /// Clusters that are counted so far.
+    pub fn counted(&self) -> u64 {
+        self.counted.iter().map(|(run, _)| run.end - run.start).sum()
+    }
+
+    /// Counts nothing in a file of that length: the refcount table is a hole.
+    pub fn finish_without_counts(mut self, bytes: u64) -> (tempfile::TempDir, PathBuf) {
+        let table = self.place(self.cluster_bytes, 1);
+        let entries = usize::try_from(self.cluster_bytes / 8).unwrap();
+        self.finish_with_counts((table, entries), bytes)
+    }
+
+    /// Makes this the refcount table, and the file as long. Header fields 48 and 56.
+    pub fn finish_with_counts(
+        self,
+        (table, entries): (u64, usize),
+        bytes: u64,
+    ) -> (tempfile::TempDir, PathBuf) {
+        self.write(48, &table.to_be_bytes());
+        let clusters = (entries as u64 * 8).div_ceil(self.cluster_bytes);
+        self.write(56, &u32::try_from(clusters).unwrap().to_be_bytes());
+        self.file.set_len(bytes).unwrap();
+        let path = self.directory.path().join("image.qcow2");
+        (self.directory, path)
+    }
+
     /// Writes the counts, in blocks that are there only where something is counted, and makes the
     /// file as long as it has to be. Header fields 48 and 56.
     pub fn finish(mut self) -> (tempfile::TempDir, PathBuf) {
