@@ -65,12 +65,13 @@ fn reference_within(
     Ok(())
 }
 
-/// Whether all that the tables map is counted by one walk over them.
+/// Whether all that the tables map is looked at by one walk over them, if no count changes.
 pub(super) fn is_at_once(image: &Image, uses: &Uses) -> Result<bool> {
     for u in uses.iter() {
         image.ensure_inside(u.offset, image.header.cluster_bytes(), "L2 table")?;
     }
-    Ok(parts(WALK_BYTES, image, uses, |_| true)?.len() == 1)
+    let change = |names: Names| Change { delta: 0, after: names.after.min(2), fresh: false };
+    Ok(parts(WALK_BYTES, image, uses, |_| true, change)?.len() == 1)
 }
 
 /// How data are counted: the clusters of each part of the file by a walk of their own. One part,
