@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{MAX_L1_BYTES, autoclear};
 use crate::image::Image;
-use crate::plan::{ActiveL1, Goal, Planner, Unchanged, carried};
+use crate::plan::{ActiveL1, Goal, Planner, Unchanged};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 impl Image {
@@ -45,7 +45,7 @@ impl Image {
         if needed.saturating_mul(8) > MAX_L1_BYTES {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
         }
-        let planner = Planner::new(self)?;
+        let mut planner = Planner::new(self)?;
         let used = u32::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(u32::MAX);
         let needed = u32::try_from(needed).expect("at most 2^22 entries");
         let entries = self.header.l1_entries.min(used);
@@ -53,8 +53,8 @@ impl Image {
         let len = needed.max(used.saturating_add(vm_state_slots)) as usize;
         let active = ActiveL1::At { offset: self.header.l1_offset, entries, len };
         // Snapshots that do not say how large their disk was mean the size of today.
-        let snapshots = Some(carried(planner.snapshots(), self.header.size));
-        let snapshots = snapshots.filter(|s| !s.is_empty() && size != self.header.size);
+        let is_stated = size == self.header.size || self.header.snapshot_count == 0;
+        let snapshots = (!is_stated).then(|| planner.carried(self.header.size));
         let goal = Goal {
             size,
             active: Some(active),

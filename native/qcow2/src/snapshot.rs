@@ -12,7 +12,7 @@ use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
 use crate::format::snapshot::SnapshotEntry;
 use crate::full_disk;
 use crate::image::{Image, lookup};
-use crate::plan::{ActiveL1, Goal, Planner, SnapshotAfter, carried, check_snapshot_l1};
+use crate::plan::{ActiveL1, Goal, Planner, SnapshotAfter, check_snapshot_l1};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 /// qemu-img keeps no more of a name.
@@ -57,13 +57,13 @@ impl Image {
             return Err(Error::new(Kind::TooManySnapshots, "File too large"));
         }
         check_name(new.name)?;
-        let planner = Planner::new(self)?;
+        let mut planner = Planner::new(self)?;
         let entries = planner.snapshots();
         ensure_free(entries, new.name)?;
         let id = next_id(entries, new.least_id).to_string().into_bytes();
         let date = (new.date_sec, new.date_nsec);
         let entry = SnapshotEntry::disk_only(id, new.name.to_vec(), date, self.header.size);
-        let mut after = carried(entries, self.header.size);
+        let mut after = planner.carried(self.header.size);
         after.push(SnapshotAfter::New(entry.clone()));
         let goal = Goal {
             active: Some(ActiveL1::same(&self.header)),
@@ -102,6 +102,7 @@ impl Image {
             }
         })?;
         let entry = entries[index].clone();
+        drop(entries);
         if let Err(error) = check_snapshot_l1(self, &entry) {
             let errno = match error.kind() {
                 Kind::TooLarge => "File too large",
@@ -118,10 +119,9 @@ impl Image {
                 "The snapshot has another disk size, and version 2 images cannot change theirs",
             ));
         }
-        let planner = Planner::new(self)?;
+        let mut planner = Planner::new(self)?;
         // Snapshots that do not say how large their disk was mean the size of today.
-        let snapshots = Some(carried(planner.snapshots(), self.header.size));
-        let snapshots = snapshots.filter(|_| size != self.header.size);
+        let snapshots = (size != self.header.size).then(|| planner.carried(self.header.size));
         let goal = Goal {
             size,
             active: Some(active),
@@ -143,8 +143,7 @@ impl Image {
         options: &mut CommitOptions<'_>,
     ) -> Result<Committed> {
         self.ensure_changeable()?;
-        let entries = self.snapshots()?;
-        let index = lookup::by_name(&entries, name)?;
+        let index = lookup::by_name(&self.snapshots()?, name)?;
         self.delete_at(index, options)
     }
 
@@ -160,9 +159,9 @@ impl Image {
     }
 
     fn delete_at(&mut self, index: usize, options: &mut CommitOptions<'_>) -> Result<Committed> {
-        let planner = Planner::new(self)?;
+        let mut planner = Planner::new(self)?;
         options.snapshot = Some(planner.snapshots()[index].clone());
-        let mut after = carried(planner.snapshots(), self.header.size);
+        let mut after = planner.carried(self.header.size);
         after.remove(index);
         let goal = Goal {
             active: Some(ActiveL1::same(&self.header)),
@@ -188,14 +187,14 @@ impl Image {
     ) -> Result<Committed> {
         self.ensure_changeable()?;
         check_name(name)?;
-        let planner = Planner::new(self)?;
+        let mut planner = Planner::new(self)?;
         let entries = planner.snapshots();
         let index = lookup::by_id_or_name(entries, selector)?;
         let old = &entries[index];
         if old.name != name {
             ensure_free(entries, name)?;
         }
-        let mut after = carried(entries, self.header.size);
+        let mut after = planner.carried(self.header.size);
         let SnapshotAfter::Kept { entry, .. } = &mut after[index] else { unreachable!("carried") };
         entry.name = name.to_vec();
         options.snapshot = Some(entry.clone());

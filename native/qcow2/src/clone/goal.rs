@@ -6,7 +6,7 @@ use super::{Selection, Version, upgrade};
 use crate::content::Disk;
 use crate::error::Result;
 use crate::image::{Image, lookup};
-use crate::plan::{ActiveL1, Goal, Plan, Planner, carried};
+use crate::plan::{ActiveL1, Goal, Plan, Planner};
 
 /// What has to change in the copied metadata.
 pub(super) enum GoalFor {
@@ -89,8 +89,8 @@ impl GoalFor {
 /// The plan that changes nothing but the rows of the snapshot table. A row that does not state the
 /// size of its disk means that of today.
 fn widened(image: &Image) -> Result<Plan> {
-    let planner = Planner::new(image)?;
-    let snapshots = Some(carried(planner.snapshots(), image.header.size));
+    let mut planner = Planner::new(image)?;
+    let snapshots = Some(planner.carried(image.header.size));
     planner.plan(Goal { snapshots, ..Goal::same(&image.header) })
 }
 

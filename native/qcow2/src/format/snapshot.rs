@@ -300,24 +300,38 @@ impl Row {
 /// Encodes a table. Entries start at multiples of 8; the result ends with the last name's last
 /// byte, padded to 8.
 pub fn encode_table(entries: &[SnapshotEntry]) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(usize::try_from(table_bytes(entries)).expect("in memory"));
     for entry in entries {
-        let len16 = |bytes: &[u8]| u16::try_from(bytes.len()).expect("checked when made or read");
-        out.extend(entry.l1_offset.to_be_bytes());
-        out.extend(entry.l1_entries.to_be_bytes());
-        out.extend(len16(&entry.id).to_be_bytes());
-        out.extend(len16(&entry.name).to_be_bytes());
-        out.extend(entry.date_sec.to_be_bytes());
-        out.extend(entry.date_nsec.to_be_bytes());
-        out.extend(entry.vm_clock_nsec.to_be_bytes());
-        out.extend(entry.vm_state_size_short.to_be_bytes());
-        out.extend(u32::from(len16(&entry.extra)).to_be_bytes());
-        out.extend(&entry.extra);
-        out.extend(&entry.id);
-        out.extend(&entry.name);
-        out.resize(out.len().next_multiple_of(8), 0);
+        encode_row(entry, &mut out);
     }
     out
+}
+
+/// How many bytes that are.
+pub(crate) fn table_bytes(entries: &[SnapshotEntry]) -> u64 {
+    let row = |entry: &SnapshotEntry| {
+        let bytes = FIXED_BYTES + entry.extra.len() + entry.id.len() + entry.name.len();
+        bytes.next_multiple_of(8) as u64
+    };
+    entries.iter().map(row).sum()
+}
+
+/// Encodes one entry behind `out`, of which the length is a multiple of 8, and pads it.
+pub(crate) fn encode_row(entry: &SnapshotEntry, out: &mut Vec<u8>) {
+    let len16 = |bytes: &[u8]| u16::try_from(bytes.len()).expect("checked when made or read");
+    out.extend(entry.l1_offset.to_be_bytes());
+    out.extend(entry.l1_entries.to_be_bytes());
+    out.extend(len16(&entry.id).to_be_bytes());
+    out.extend(len16(&entry.name).to_be_bytes());
+    out.extend(entry.date_sec.to_be_bytes());
+    out.extend(entry.date_nsec.to_be_bytes());
+    out.extend(entry.vm_clock_nsec.to_be_bytes());
+    out.extend(entry.vm_state_size_short.to_be_bytes());
+    out.extend(u32::from(len16(&entry.extra)).to_be_bytes());
+    out.extend(&entry.extra);
+    out.extend(&entry.id);
+    out.extend(&entry.name);
+    out.resize(out.len().next_multiple_of(8), 0);
 }
 
 #[cfg(test)]

@@ -107,13 +107,3 @@ impl Goal {
         keeps
     }
 }
-
-/// Every entry as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does.
-pub(crate) fn carried(entries: &[SnapshotEntry], disk_size: u64) -> Vec<SnapshotAfter> {
-    let widened = |(index, entry): (usize, &SnapshotEntry)| {
-        let mut entry = entry.clone();
-        entry.widen(disk_size);
-        SnapshotAfter::Kept { index, entry }
-    };
-    entries.iter().enumerate().map(widened).collect()
-}

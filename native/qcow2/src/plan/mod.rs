@@ -42,7 +42,7 @@ use crate::image::Image;
 use crate::refcounts::Refcounts;
 
 pub(crate) use flags::flagged;
-pub(crate) use goal::{ActiveL1, Goal, SnapshotAfter, Unchanged, carried};
+pub(crate) use goal::{ActiveL1, Goal, SnapshotAfter, Unchanged};
 pub(crate) use planner::Planner;
 pub(crate) use proof::knows_all_references;
 pub(crate) use slot::{Named, Slot};

@@ -1,8 +1,10 @@
 //! From a goal to its plan: the steps, in their order.
 
+use std::mem;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::header::{Header, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, autoclear};
-use crate::format::snapshot::{SnapshotEntry, encode_table};
+use crate::format::snapshot::{SnapshotEntry, table_bytes};
 use crate::image::Image;
 use crate::refcounts::{Change, Refcounts};
 use crate::storage::Storage;
@@ -50,6 +52,20 @@ impl<'a> Planner<'a> {
     /// The active L1 table as it is. It may be large, and is the caller's.
     pub fn active(&self) -> Result<Vec<Slot>> {
         Ok(slots(self.image.active_l1()?))
+    }
+
+    /// Every snapshot as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does, which
+    /// states the size of its disk; those that do not state any mean `disk_size`. From now on
+    /// [`Self::snapshots`] knows of the rows only where their L1 tables are: they may have 64 MiB.
+    pub fn carried(&mut self, disk_size: u64) -> Vec<SnapshotAfter> {
+        let widened = |(index, row): (usize, &mut SnapshotEntry)| {
+            let rest =
+                SnapshotEntry { id: Vec::new(), name: Vec::new(), extra: Vec::new(), ..*row };
+            let mut entry = mem::replace(row, rest);
+            entry.widen(disk_size);
+            SnapshotAfter::Kept { index, entry }
+        };
+        self.snapshots.iter_mut().enumerate().map(widened).collect()
     }
 
     /// The counts, for operations that place data before they plan.
@@ -142,7 +158,7 @@ fn table_entries(after: Vec<SnapshotAfter>) -> Result<Vec<SnapshotEntry>> {
         })
         .collect();
     let too_many = entries.len() > MAX_SNAPSHOTS as usize;
-    if too_many || encode_table(&entries).len() as u64 > MAX_SNAPSHOT_TABLE_BYTES {
+    if too_many || table_bytes(&entries) > MAX_SNAPSHOT_TABLE_BYTES {
         return Err(Error::new(Kind::TooManySnapshots, "File too large"));
     }
     Ok(entries)

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::header::MAX_REFCOUNT_TABLE_BYTES;
-use crate::format::snapshot::encode_table;
+use crate::format::snapshot::table_bytes;
 use crate::image::Image;
 use crate::plan::Plan;
 use crate::refcounts::Refcounts;
@@ -51,7 +51,10 @@ impl Needs {
             moved: plan.moved.len() as u64,
             active_l1: plan.active_l1.as_ref().map_or(0, |l1| clusters(l1.len() * 8)),
             snapshot_l1: plan.snapshot_l1.as_ref().map_or(0, |l1| clusters(l1.len() * 8)),
-            snapshots: plan.snapshots.as_ref().map_or(0, |rows| clusters(encode_table(rows).len())),
+            snapshots: plan
+                .snapshots
+                .as_ref()
+                .map_or(0, |rows| table_bytes(rows).div_ceil(cluster_bytes)),
             blocks: 0,
             table: 0,
         }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::mapping;
-use crate::format::snapshot::encode_table;
+use crate::format::snapshot::encode_row;
 use crate::image::Image;
 use crate::plan::{Named, Plan, Slot, TableContent, flagged};
 use crate::storage::Storage;
@@ -154,7 +154,13 @@ pub(super) fn write_tables(
             entries[index].l1_entries = header.l1_entries;
         }
         writer.begin(layout.snapshots.start)?;
-        writer.push(&encode_table(entries))?;
+        // The table may have 64 MiB.
+        let mut row = Vec::new();
+        for entry in entries {
+            row.clear();
+            encode_row(entry, &mut row);
+            writer.push(&row)?;
+        }
     }
     for &(index, cluster) in &layout.blocks {
         writer.begin(cluster)?;
