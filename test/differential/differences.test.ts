@@ -235,7 +235,7 @@ describe("what differs on purpose", () => {
   test("bitmaps are in the way of `-a`, unless they are given up", () => {
     expect(shown("snapshot", "-a", "one", "bitmaps.qcow2")).toMatchInlineSnapshot(`
       "! error: Could not apply snapshot 'one': Device has active dirty bitmaps
-      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one
+      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one, and QEMU warns once of them
       = 1"
     `);
     expect(shown("snapshot", "-a", "one", "--drop-bitmaps", "bitmaps.qcow2")).toBe("= 0");

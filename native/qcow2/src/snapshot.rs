@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Kind, Result, corrupt};
 use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
-use crate::format::snapshot::SnapshotEntry;
+use crate::format::snapshot::{SnapshotEntry, too_many};
 use crate::full_disk;
 use crate::image::{Image, lookup};
 use crate::plan::{ActiveL1, Goal, Planner, SnapshotAfter, check_snapshot_l1};
@@ -54,7 +54,7 @@ impl Image {
     ) -> Result<Committed> {
         self.ensure_changeable()?;
         if self.header.snapshot_count >= MAX_SNAPSHOTS {
-            return Err(Error::new(Kind::TooManySnapshots, "File too large"));
+            return Err(too_many());
         }
         check_name(new.name)?;
         let mut planner = Planner::new(self)?;
@@ -91,7 +91,9 @@ impl Image {
         let has_bitmaps = self.header.autoclear & autoclear::BITMAPS != 0;
         if has_bitmaps && bitmaps == Bitmaps::Refuse {
             return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps")
-                .with_hint("`--drop-bitmaps` gives them up: the next backup is a full one"));
+                .with_hint(
+                    "`--drop-bitmaps` gives them up: the next backup is a full one, and QEMU warns once of them",
+                ));
         }
         let entries = self.snapshots()?;
         let index = lookup::by_id_or_name(&entries, selector).map_err(|error| {
@@ -269,5 +271,21 @@ mod tests {
         assert_eq!(next_id(&[entry("3"), entry("12abc")], 0), 13);
         assert_eq!(next_id(&[entry("3")], 9), 9);
         assert_eq!(next_id(&[entry("-1"), entry("1"), entry("2")], 0), 3);
+    }
+    #[test]
+    fn one_snapshot_more_than_there_may_be_is_refused_with_the_way_out() {
+        use crate::storage::{RecordingStorage, Storage};
+        let storage = RecordingStorage::new();
+        crate::create(&storage, &crate::NewImage::default()).unwrap();
+        let table = storage.len().unwrap();
+        storage.set_len(table + (4 << 20)).unwrap();
+        storage.write_at(&MAX_SNAPSHOTS.to_be_bytes(), 60).unwrap();
+        storage.write_at(&table.to_be_bytes(), 64).unwrap();
+        let mut image = Image::open(Box::new(storage)).unwrap();
+        let new = NewSnapshot { name: b"more", least_id: 0, date_sec: 0, date_nsec: 0 };
+        let error = image.create_snapshot(&new, &mut CommitOptions::default()).unwrap_err();
+        assert_eq!((error.kind(), error.reason()), (Kind::TooManySnapshots, "File too large"));
+        let hint = "an image holds 65536 snapshots and 64 MiB about them: delete one first";
+        assert_eq!(error.hint.as_deref(), Some(hint));
     }
 }

@@ -392,7 +392,7 @@ Snapshot restored: foo.clean
     expect(await session(here.cli, lines)).toMatchInlineSnapshot(`
       "$ restore -d foo.clean
       ! restore failed: "STORE/instances/foo/disk.qcow2": Device has active dirty bitmaps
-      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one
+      ! hint: \`--drop-bitmaps\` gives them up: the next backup is a full one, and QEMU warns once of them
       = 2
       $ restore -d --drop-bitmaps foo.clean
       Snapshot restored: foo.clean

@@ -307,6 +307,12 @@ pub fn encode_table(entries: &[SnapshotEntry]) -> Vec<u8> {
     out
 }
 
+/// More snapshots, or more to say about them, than the format holds.
+pub(crate) fn too_many() -> Error {
+    Error::new(Kind::TooManySnapshots, "File too large")
+        .with_hint("an image holds 65536 snapshots and 64 MiB about them: delete one first")
+}
+
 /// How many bytes that are.
 pub(crate) fn table_bytes(entries: &[SnapshotEntry]) -> u64 {
     let row = |entry: &SnapshotEntry| {

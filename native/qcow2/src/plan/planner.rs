@@ -2,9 +2,9 @@
 
 use std::mem;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::header::{Header, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, autoclear};
-use crate::format::snapshot::{SnapshotEntry, table_bytes};
+use crate::format::snapshot::{SnapshotEntry, table_bytes, too_many};
 use crate::image::Image;
 use crate::refcounts::{Change, Refcounts};
 use crate::storage::Storage;
@@ -157,9 +157,9 @@ fn table_entries(after: Vec<SnapshotAfter>) -> Result<Vec<SnapshotEntry>> {
             SnapshotAfter::Kept { entry, .. } | SnapshotAfter::New(entry) => entry,
         })
         .collect();
-    let too_many = entries.len() > MAX_SNAPSHOTS as usize;
-    if too_many || table_bytes(&entries) > MAX_SNAPSHOT_TABLE_BYTES {
-        return Err(Error::new(Kind::TooManySnapshots, "File too large"));
+    let is_full = entries.len() > MAX_SNAPSHOTS as usize;
+    if is_full || table_bytes(&entries) > MAX_SNAPSHOT_TABLE_BYTES {
+        return Err(too_many());
     }
     Ok(entries)
 }

@@ -10,10 +10,10 @@ use super::rows::Rows;
 use crate::check::entries::Geometry;
 use crate::check::references::References;
 use crate::check::stored::{Counts, Stored};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::header::{MAX_SNAPSHOT_TABLE_BYTES, autoclear, incompatible};
 use crate::format::mapping::{COPIED, OFFSET_MASK};
-use crate::format::snapshot::encode_table;
+use crate::format::snapshot::{table_bytes, too_many};
 use crate::image::Image;
 use crate::plan::{MovedTable, Plan, Slot, TableContent, knows_all_references};
 use crate::refcounts::Refcounts;
@@ -102,8 +102,8 @@ pub(super) fn plan(
             counted_clusters(geometry, header.snapshots_offset, *bytes).collect();
         take_off(references, &replaced, u64::MAX);
         given_up.append(&mut replaced);
-        if encode_table(&rows).len() as u64 > MAX_SNAPSHOT_TABLE_BYTES {
-            return Err(Error::new(Kind::TooManySnapshots, "File too large"));
+        if table_bytes(&rows) > MAX_SNAPSHOT_TABLE_BYTES {
+            return Err(too_many());
         }
         snapshots = Some(rows);
     }
