@@ -69,6 +69,9 @@ fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tal
             Err(error) if error.kind() == Kind::Unsettled => tally.unsettled += 1,
             Err(error) => {
                 assert!(matches!(error.kind(), Kind::Io | Kind::NoSpace), "{how}: {error}");
+                let hint = "a repair is written beside what it replaces: make some space first";
+                let expected = (error.kind() == Kind::NoSpace).then_some(hint);
+                assert_eq!(error.hint.as_deref(), expected, "{how}");
                 for image in [storage.cached(), storage.durable()] {
                     assert_eq!(verdict(&image), before, "{how}: {error}");
                 }

@@ -102,7 +102,7 @@ pub fn repair(
         let avoided = plan.avoided.clone();
         let file_end = |image: &Image| image.file_bytes().div_ceil(image.header().cluster_bytes());
         let old_end = file_end(image);
-        let done = carry_out(image, what, plan, options)?;
+        let done = carry_out(image, what, plan, options).map_err(with_way_out)?;
         let end = file_end(image);
         let grown_over =
             |place: &Range<u64>| end.min(place.end).saturating_sub(place.start.max(old_end));
@@ -144,6 +144,13 @@ fn carry_out(
         }
         result => result,
     }
+}
+
+fn with_way_out(error: Error) -> Error {
+    if error.kind() != Kind::NoSpace || error.hint.is_some() {
+        return error;
+    }
+    error.with_hint("a repair is written beside what it replaces: make some space first")
 }
 
 /// What two commits did.
