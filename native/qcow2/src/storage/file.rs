@@ -373,21 +373,27 @@ mod tests {
         assert_eq!(storage.len().unwrap(), 1 << 20);
     }
 
-    #[test]
-    fn a_block_device_has_a_fixed_length() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(1 << 20).unwrap();
+    /// A block device over this file; none where there are none.
+    fn attached(file: &Path, options: &[&str]) -> Option<PathBuf> {
         let losetup = std::process::Command::new("losetup")
+            .args(options)
             .args(["--show", "-f"])
-            .arg(file.path())
+            .arg(file)
             .output()
             .ok()
             .filter(|output| output.status.success());
         let Some(losetup) = losetup else {
             eprintln!("skipped: no loop devices here");
-            return;
+            return None;
         };
-        let device = PathBuf::from(String::from_utf8(losetup.stdout).unwrap().trim());
+        Some(PathBuf::from(String::from_utf8(losetup.stdout).unwrap().trim()))
+    }
+
+    #[test]
+    fn a_block_device_has_a_fixed_length() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let Some(device) = attached(file.path(), &[]) else { return };
         let result = std::panic::catch_unwind(|| {
             let storage = FileStorage::open(&device, Access::Write).unwrap();
             assert!(storage.has_fixed_len());
@@ -410,17 +416,7 @@ mod tests {
     fn a_block_device_that_nobody_can_write_to_is_opened_to_read_only() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        let losetup = std::process::Command::new("losetup")
-            .args(["--read-only", "--show", "-f"])
-            .arg(file.path())
-            .output()
-            .ok()
-            .filter(|output| output.status.success());
-        let Some(losetup) = losetup else {
-            eprintln!("skipped: no loop devices here");
-            return;
-        };
-        let device = PathBuf::from(String::from_utf8(losetup.stdout).unwrap().trim());
+        let Some(device) = attached(file.path(), &["--read-only"]) else { return };
         let to_write = FileStorage::open(&device, Access::Write);
         let to_read = FileStorage::open(&device, Access::Read);
         std::process::Command::new("losetup").arg("-d").arg(&device).status().unwrap();
