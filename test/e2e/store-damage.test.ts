@@ -455,7 +455,8 @@ test.runIf(judged)("a record that could not be written again keeps all changes a
   ]) {
     expect({ command, ...(await calque(home, command)) }).toMatchObject({
       command,
-      status: 2,
+      // 2 would say that the check found corruptions.
+      status: command[0] === "check" ? 1 : 2,
       stdout: "",
       stderr: expect.stringContaining(
         'instance "web" is broken: instance.json is nested too deeply\n',
