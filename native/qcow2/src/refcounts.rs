@@ -315,11 +315,11 @@ impl Refcounts {
     #[inline]
     fn waits(&mut self, clusters: &Range<u64>, change: Change) -> bool {
         let (index, entry) = self.locate(clusters.start);
+        let bits = self.page_bits();
         let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
         let Some(block) = slot.checked_sub(1).map(|slot| &mut self.blocks[slot]) else {
             return false;
         };
-        let bits = self.block_bits.min(PAGE_CLUSTERS.ilog2());
         let Some(page) = &mut block.pages[entry >> bits] else { return false };
         page.waits(entry & ((1 << bits) - 1), clusters.end - clusters.start, change)
     }

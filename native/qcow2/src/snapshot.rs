@@ -90,10 +90,11 @@ impl Image {
         self.ensure_changeable()?;
         let has_bitmaps = self.header.autoclear & autoclear::BITMAPS != 0;
         if has_bitmaps && bitmaps == Bitmaps::Refuse {
-            return Err(Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps")
-                .with_hint(
-                    "`--drop-bitmaps` gives them up: the next backup is a full one, and QEMU warns once of them",
-                ));
+            let hint = "`--drop-bitmaps` gives them up: the next backup is a full one, and QEMU \
+                        warns once of them";
+            return Err(
+                Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps").with_hint(hint)
+            );
         }
         let entries = self.snapshots()?;
         let index = lookup::by_id_or_name(&entries, selector).map_err(|error| {
@@ -272,6 +273,7 @@ mod tests {
         assert_eq!(next_id(&[entry("3")], 9), 9);
         assert_eq!(next_id(&[entry("-1"), entry("1"), entry("2")], 0), 3);
     }
+
     #[test]
     fn one_snapshot_more_than_there_may_be_is_refused_with_the_way_out() {
         use crate::storage::{RecordingStorage, Storage};

@@ -2,8 +2,8 @@
 //!
 //! A few bits for each cluster of a page, or eight bytes for each that is referenced (`counted`),
 //! whatever the image claims about itself: every one of them was earned by an entry that is really
-//! there. Where that is more than there may be, the last clusters are given up: they are counted by another walk, which
-//! begins where this one had to end.
+//! there. Where that is more than there may be, the last clusters are given up: they are counted by
+//! another walk, which begins where this one had to end.
 
 use std::ops::Range;
 

@@ -11,7 +11,6 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::mapping::OFFSET_MASK;
-use crate::refcounts::Change;
 
 use super::goal::{ActiveL1, Goal};
 use super::planner::Planner;
@@ -61,13 +60,9 @@ impl Planner<'_> {
         for u in uses.iter().filter(|u| stays(u)) {
             refcounts.add(storage, u.place(header), uses::signed(u.names.after))?;
         }
-        let change = |names: Names| Change {
-            delta: uses::signed(names.after),
-            after: names.after.min(2),
-            fresh: false,
-        };
+        let change = |names| Counting::Anew.change(names);
         reference_tables(self.image, refcounts, uses, stays, change, |_, _| ())?;
-        self.reference_fresh(goal, Change { delta: 1, after: 1, fresh: true })
+        self.reference_fresh(goal, change(Names { before: 0, after: 1, movable: 1 }))
     }
 }
 

@@ -25,15 +25,19 @@ const FREEING_PROOF_BYTES: u64 = 2 << 30;
 pub(super) enum Counting {
     /// Adds what changes between before and after.
     Differences,
-    /// Nothing: they will be counted anew.
+    /// Nothing: no count changes, or all will be counted anew.
     Nothing,
+    /// Adds what there is after, where nothing is counted yet.
+    Anew,
 }
 
 impl Counting {
-    fn change(self, names: Names) -> Change {
+    /// How a table with these names changes what it maps.
+    pub fn change(self, names: Names) -> Change {
         let delta = match self {
             Self::Differences => signed(names.after) - signed(names.before),
             Self::Nothing => 0,
+            Self::Anew => signed(names.after),
         };
         Change { delta, after: names.after.min(2), fresh: false }
     }
@@ -121,6 +125,9 @@ impl Planner<'_> {
 
     /// Registers what the L2 tables map that do not exist yet.
     pub(super) fn reference_fresh(&mut self, goal: &Goal, change: Change) -> Result<()> {
+        if goal.fresh.is_empty() {
+            return Ok(());
+        }
         let change = Change { fresh: true, ..change };
         let mut references = References::new(self.image, &mut self.refcounts);
         for table in &goal.fresh {

@@ -7,6 +7,7 @@ use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
 use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
 
+use super::proof::Counting;
 use super::uses::{Names, Use, Uses};
 
 /// Neighbouring L2 tables are read together up to this many bytes.
@@ -70,7 +71,7 @@ pub(super) fn is_at_once(image: &Image, uses: &Uses) -> Result<bool> {
     for u in uses.iter() {
         image.ensure_inside(u.offset, image.header.cluster_bytes(), "L2 table")?;
     }
-    let change = |names: Names| Change { delta: 0, after: names.after.min(2), fresh: false };
+    let change = |names| Counting::Nothing.change(names);
     Ok(parts(WALK_BYTES, image, uses, |_| true, change)?.len() == 1)
 }
 
