@@ -8,6 +8,7 @@ import { type CheckReport, type RepairKind, unwrap } from "../native.ts";
 import type { Store } from "../state/store.ts";
 import { checkStatus, checkText, omissions, repairText } from "../text/check.ts";
 import { sentence } from "../text/sentences.ts";
+import { sayLines } from "./problems.ts";
 import { programName, withStore } from "./store.ts";
 
 export default new Command("check")
@@ -105,8 +106,4 @@ function concluded(report: CheckReport, context: Context): number {
 
 function sayProblems(report: CheckReport, context: Context): void {
   sayLines([...report.problems, ...omissions(report)], context);
-}
-
-function sayLines(lines: readonly string[], { stderr }: Context): void {
-  if (lines.length > 0) stderr.write(`${lines.map(stderr.name).join("\n")}\n`);
 }

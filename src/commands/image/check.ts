@@ -7,6 +7,7 @@ import { CommandError, UsageError } from "../../failure.ts";
 import { type CheckReport, type RepairKind, type RepairReport, unwrap } from "../../native.ts";
 import { checkStatus, checkText, omissions, repairText } from "../../text/check.ts";
 import { formatJson, type Json } from "../../text/json.ts";
+import { sayLines } from "../problems.ts";
 import { attempt, sayWaiting } from "./failure.ts";
 import {
   FORCE_SHARE_HELP,
@@ -159,10 +160,6 @@ function sayProblems(report: CheckReport, context: Context): void {
   const lines = [...report.problems, ...omissions(report)];
   if (report.checkErrors > 0) lines.push("error: Check failed");
   sayLines(lines, context);
-}
-
-function sayLines(lines: readonly string[], { stderr }: Context): void {
-  if (lines.length > 0) stderr.write(`${lines.map(stderr.name).join("\n")}\n`);
 }
 
 /** The keys stand in qemu-img's order; most are there only when they are not 0. */
