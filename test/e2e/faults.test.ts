@@ -15,6 +15,7 @@ import {
   inTrouble,
   inParallel,
   judged,
+  keep,
   look,
   makeOriginal,
   type Sweep,
@@ -22,26 +23,30 @@ import {
 
 const original = makeOriginal();
 
+type Change = (typeof changes)[number];
+
 /**
  * Lets one call of a command after the other go wrong. After each there is the old state and an
  * error, or the new state. Returns how often it went wrong.
  */
-async function expectOldOrNew(args: readonly string[], trouble: Sweep): Promise<number> {
+async function expectOldOrNew({ name, args }: Change, trouble: Sweep): Promise<number> {
   const after = await original.after(args);
   const before = { "disk.qcow2": await original.untouched() };
   const amiss: unknown[] = [];
-  let count = 0;
+  const tally = { refused: 0, done: 0 };
   for await (const { place, ending, met, story } of original.sweep(args, trouble)) {
     const found = await look(place).catch(String);
     const isDone = ending.status === 0 && isDeepStrictEqual(found, after);
     const isRefused =
       ending.status === 1 && /^error: \S/m.test(ending.stderr) && isDeepStrictEqual(found, before);
     if (!isDone && !isRefused) amiss.push({ story, ending, found });
-    if (met) count += 1;
+    if (met) tally[isDone ? "done" : "refused"] += 1;
     else expect(ending.status).toBe(0);
   }
   expect(amiss).toEqual([]);
-  return count;
+  const { call, what, each = "alone" } = trouble;
+  keep("executable", `${call}: ${what}${each === "alone" ? "" : `, ${each}`}`, name, tally);
+  return tally.done + tally.refused;
 }
 
 const EIO = "error=EIO";
@@ -56,19 +61,19 @@ describe.runIf(judged && have("strace"))("a system call that fails", () => {
         async (call) => {
           await inParallel(
             [EIO, ENOSPC],
-            async (what) => void (await expectOldOrNew(change.args, { call, what })),
+            async (what) => void (await expectOldOrNew(change, { call, what })),
           );
         },
       );
 
       test.concurrent.each(["pread64", "syncfs", "ioctl", "openat", "lseek", "copy_file_range"])(
         "%s",
-        async (call) => void (await expectOldOrNew(change.args, { call, what: EIO })),
+        async (call) => void (await expectOldOrNew(change, { call, what: EIO })),
       );
 
       test.concurrent.each(["fstat", "statx", "newfstatat", "fcntl", "flock", "fstatfs"])(
         "%s",
-        async (call) => void (await expectOldOrNew(change.args, { call, what: EIO })),
+        async (call) => void (await expectOldOrNew(change, { call, what: EIO })),
       );
     },
   );
@@ -76,20 +81,20 @@ describe.runIf(judged && have("strace"))("a system call that fails", () => {
   test("is met at all: the sweeps above are no idle runs", async () => {
     const [create, , , , , cloneOfFive] = changes;
     const write = { call: "pwrite64", what: EIO };
-    expect(await expectOldOrNew(create.args, write)).toBeGreaterThanOrEqual(2);
-    expect(await expectOldOrNew(create.args, { call: "fdatasync", what: EIO })).toBe(3);
+    expect(await expectOldOrNew(create, write)).toBeGreaterThanOrEqual(2);
+    expect(await expectOldOrNew(create, { call: "fdatasync", what: EIO })).toBe(3);
     const publish = { call: "linkat", what: ENOSPC };
-    expect(await expectOldOrNew(cloneOfFive.args, publish)).toBeGreaterThanOrEqual(5);
+    expect(await expectOldOrNew(cloneOfFive, publish)).toBeGreaterThanOrEqual(5);
   });
 
   test.concurrent.each(changes)(
     "and goes on failing, of $name, leaves the old state or the new one",
-    async ({ args }) => {
+    async (change) => {
       await inParallel(
         ["pwrite64", "ftruncate", "fallocate", "linkat", "pread64"],
         async (call) => {
           const what = call === "pread64" ? EIO : ENOSPC;
-          await expectOldOrNew(args, { call, what, each: "with all that follow" });
+          await expectOldOrNew(change, { call, what, each: "with all that follow" });
         },
       );
     },
@@ -97,16 +102,19 @@ describe.runIf(judged && have("strace"))("a system call that fails", () => {
 
   test.concurrent.each(changes)(
     "of $name only because of a signal is repeated",
-    async ({ args }) => {
+    async ({ name, args }) => {
       const after = await original.after(args);
       await inParallel(
         ["pwrite64", "pread64", "fdatasync", "ftruncate", "fallocate"],
         async (call) => {
           const trouble = { call, what: "error=EINTR" };
-          for await (const { place, ending, story } of original.sweep(args, trouble)) {
+          let done = 0;
+          for await (const { place, ending, met, story } of original.sweep(args, trouble)) {
             expect({ story, ...ending }).toMatchObject({ story, status: 0 });
             expect(await look(place)).toEqual(after);
+            if (met) done += 1;
           }
+          keep("executable", `${call}: ${trouble.what}`, name, { refused: 0, done });
         },
       );
     },
@@ -114,7 +122,7 @@ describe.runIf(judged && have("strace"))("a system call that fails", () => {
 
   test.concurrent.each(changes)(
     "by reading nothing, as a file does that somebody shortens, is an error of $name",
-    async ({ args }) => void (await expectOldOrNew(args, { call: "pread64", what: "retval=0" })),
+    async (change) => void (await expectOldOrNew(change, { call: "pread64", what: "retval=0" })),
   );
 });
 

@@ -18,6 +18,7 @@ import {
   image,
   inParallel,
   judged,
+  keep,
   look,
   makeOriginal,
   random,
@@ -82,20 +83,24 @@ describe.runIf(judged && have("strace"))("kill -9 before a system call", () => {
     let kills = 0;
     await inParallel(writing, async (call) => {
       const trouble = { call, what: "signal=SIGKILL" };
+      const tally = { refused: 0, done: 0 };
       for await (const { place, ending, met, story } of original.sweep(change.args, trouble)) {
         if (!met) {
           expect(ending, story).toMatchObject({ status: 0 });
           continue;
         }
-        kills += 1;
         await expectOldOrNew(place, change, story);
         // An image that holds the very bytes it held needs no further proof.
         const file = path.join(place, "disk.qcow2");
-        if (digestOfFile(file) !== pristine) {
+        const isUntouched = digestOfFile(file) === pristine;
+        tally[isUntouched ? "refused" : "done"] += 1;
+        if (!isUntouched) {
           await expectUsable(place, change);
           await boot(file);
         }
       }
+      kills += tally.refused + tally.done;
+      keep("killed", call, change.name, tally);
     });
     expect(kills).toBeGreaterThan(10);
   });

@@ -24,6 +24,7 @@ export {
 } from "./support/programs.ts";
 export { random } from "./support/random.ts";
 export { Scene } from "./support/scene.ts";
+export { keep, type Tally } from "./support/tally.ts";
 export { type Attempt, inTrouble, type Sweep, sweep, type Trouble } from "./support/trouble.ts";
 export {
   digest,

@@ -19,6 +19,7 @@ use support::layout::{Layout, be64};
 use support::operations::Operation;
 use support::oracle::{self, View};
 use support::replay::{Effort, Recording};
+use support::sweep::{Ending, Sweep};
 use support::{Random, seed};
 
 /// Small images whose operations make few calls, and one of everything.
@@ -37,19 +38,11 @@ fn is_the_disks(kind: Kind) -> bool {
     matches!(kind, Kind::Io | Kind::NoSpace)
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    runs: u64,
-    refused: u64,
-    done_anyway: u64,
-    unsettled: u64,
-}
-
 /// What fails together; each fault counts from the call whose turn it is.
 type Shape = Vec<Fault>;
 
 /// Lets call number 0, 1, 2 … fail until the operation does not come that far.
-fn fail_each_call(fixture: &Fixture, operation: &Operation, shape: &Shape, tally: &mut Tally) {
+fn fail_each_call(fixture: &Fixture, operation: &Operation, shape: &Shape, sweep: &mut Sweep) {
     let before = sound_view(&fixture.image, &fixture.name);
     let layout = Layout::read(&fixture.image).unwrap();
     for at in 0.. {
@@ -65,8 +58,7 @@ fn fail_each_call(fixture: &Fixture, operation: &Operation, shape: &Shape, tally
             assert!(result.is_ok(), "{what}: not met");
             return;
         }
-        tally.runs += 1;
-        match result {
+        let ending = match result {
             Ok(committed) => {
                 // A punch that failed, or a delete that found another way.
                 let after = sound_view_unless(&storage.cached(), &what, {
@@ -74,22 +66,23 @@ fn fail_each_call(fixture: &Fixture, operation: &Operation, shape: &Shape, tally
                 });
                 operation.check(&before, &after, &layout);
                 assert!(oracle::view(&storage.durable()).unwrap() == after, "{what}: not durable");
-                tally.done_anyway += 1;
+                Ending::Done
             }
             Err(error) if error.kind() == Kind::Unsettled => {
-                tally.unsettled += 1;
                 next_after_unsettled(&storage, &fixture.image, operation, &what);
+                Ending::Unsettled
             }
             Err(error) => {
                 assert!(is_the_disks(error.kind()), "{what}: {:?} {error}", error.kind());
-                tally.refused += 1;
                 for (image, place) in [(storage.cached(), "cache"), (storage.durable(), "medium")] {
                     let now = sound_view(&image, &format!("{what}, {place}"));
                     assert!(now == before, "{what}: {error}, but the {place} changed");
                 }
                 works_again(&storage, operation, &before, &layout, &what);
+                Ending::Refused
             }
-        }
+        };
+        sweep.count(operation, ending);
     }
 }
 
@@ -152,8 +145,8 @@ fn header(image: &SparseImage) -> [u8; 512] {
     sector
 }
 
-fn fail_everything(shapes: &[Shape]) -> Tally {
-    let mut tally = Tally::default();
+fn fail_everything(shapes: &[Shape]) -> Sweep {
+    let mut sweep = Sweep::default();
     let mut random = Random::named(seed(), "operations");
     for fixture in subjects() {
         let view = oracle::view(&fixture.image).unwrap();
@@ -164,45 +157,45 @@ fn fail_everything(shapes: &[Shape]) -> Tally {
                 continue;
             }
             for shape in shapes {
-                fail_each_call(&fixture, &operation, shape, &mut tally);
+                fail_each_call(&fixture, &operation, shape, &mut sweep);
             }
         }
     }
-    tally
+    sweep
 }
 
 #[test]
 fn an_input_or_output_error_at_any_call_leaves_the_image_as_it_was() {
-    let tally = fail_everything(&[vec![Fault::once(Call::Any, 0, libc::EIO)]]);
-    eprintln!("EIO once at each call: {tally:?}");
-    assert!(tally.refused > 500 && tally.done_anyway > 0, "{tally:?}");
+    let sweep = fail_everything(&[vec![Fault::once(Call::Any, 0, libc::EIO)]]);
+    let all = sweep.tell("EIO once at each call");
+    assert!(all.refused > 500 && all.done > 0, "{all:?}");
 }
 
 #[test]
 fn a_full_disk_at_any_call_leaves_the_image_as_it_was() {
     let once = Fault::once(Call::Any, 0, libc::ENOSPC);
-    let tally = fail_everything(&[
+    let sweep = fail_everything(&[
         vec![Fault { on: Call::Write, ..once }],
         vec![Fault { on: Call::Write, ..once }.leaving(Harm::Half)],
         vec![Fault { on: Call::Write, ..once }.forever()],
         vec![Fault { on: Call::SetLen, ..once }],
         vec![Fault { on: Call::Flush, ..once }],
     ]);
-    eprintln!("ENOSPC at each write, whole, short, and for good: {tally:?}");
-    assert!(tally.refused > 50, "{tally:?}");
+    let all = sweep.tell("ENOSPC at each write, whole, short, and for good");
+    assert!(all.refused > 50, "{all:?}");
 }
 
 #[test]
 fn short_writes_and_lost_flushes_leave_the_image_as_it_was() {
     let once = Fault::once(Call::Write, 0, libc::EIO);
-    let tally = fail_everything(&[
+    let sweep = fail_everything(&[
         vec![once.leaving(Harm::Half)],
         vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Lost)],
         vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Half)],
         vec![Fault { on: Call::Punch, ..once }.forever()],
     ]);
-    eprintln!("short writes, lost flushes, failing punches: {tally:?}");
-    assert!(tally.refused > 50 && tally.done_anyway > 10, "{tally:?}");
+    let all = sweep.tell("short writes, lost flushes, failing punches");
+    assert!(all.refused > 50 && all.done > 10, "{all:?}");
 }
 
 /// The kernel may write less than it was asked to, and say so only at the next call. What is in the
@@ -212,9 +205,9 @@ fn a_write_that_ends_anywhere_leaves_the_image_as_it_was() {
     let once = Fault::once(Call::Write, 0, libc::ENOSPC);
     let lengths = [1, 24, 40, 511, 512, 513, 4096, 6000, u64::MAX];
     let shapes = lengths.map(|length| vec![once.leaving(Harm::Part(length))]);
-    let tally = fail_everything(&shapes);
-    eprintln!("writes that end after {lengths:?} bytes: {tally:?}");
-    assert!(tally.refused > 300 && tally.unsettled == 0, "{tally:?}");
+    let sweep = fail_everything(&shapes);
+    let all = sweep.tell("ENOSPC at each write, after some bytes of it or all");
+    assert!(all.refused > 300 && all.unsettled == 0, "{all:?}");
 }
 
 /// A file repeats a call that a signal interrupted. Where a storage does not, that is an error like
@@ -222,22 +215,22 @@ fn a_write_that_ends_anywhere_leaves_the_image_as_it_was() {
 #[test]
 fn an_interrupted_call_that_nobody_repeats_leaves_the_image_as_it_was() {
     let once = Fault::once(Call::Any, 0, libc::EINTR);
-    let tally = fail_everything(&[
+    let sweep = fail_everything(&[
         vec![once],
         vec![Fault { on: Call::Write, ..once }.leaving(Harm::Half)],
         vec![Fault { on: Call::Flush, ..once }],
     ]);
-    eprintln!("EINTR once at each call: {tally:?}");
-    assert!(tally.refused > 500 && tally.unsettled == 0, "{tally:?}");
+    let all = sweep.tell("EINTR once at each call");
+    assert!(all.refused > 500 && all.unsettled == 0, "{all:?}");
 }
 
 #[test]
 fn a_flush_that_brings_any_part_of_its_pages_leaves_the_image_as_it_was() {
     let once = Fault::once(Call::Flush, 0, libc::EIO);
     let shapes: Vec<_> = (0..8).map(|choice| vec![once.leaving(Harm::Part(choice))]).collect();
-    let tally = fail_everything(&shapes);
-    eprintln!("flushes that bring a part: {tally:?}");
-    assert!(tally.refused > 100 && tally.unsettled == 0, "{tally:?}");
+    let sweep = fail_everything(&shapes);
+    let all = sweep.tell("flushes that bring a part");
+    assert!(all.refused > 100 && all.unsettled == 0, "{all:?}");
 }
 
 /// A delete on a full disk goes in steps, and a call fails in one of them. Before the list is
@@ -247,7 +240,7 @@ fn a_call_that_fails_in_any_step_of_a_delete_leaves_the_snapshot_whole_or_gone()
     let mut random = Random::named(seed(), "steps");
     let mut fixtures = fixtures::overwritten(&mut random);
     fixtures.truncate(6);
-    let mut tally = Tally::default();
+    let mut sweep = Sweep::default();
     let faults = [
         Fault::once(Call::Any, 0, libc::EIO),
         Fault::once(Call::Write, 0, libc::EIO).leaving(Harm::Half),
@@ -270,21 +263,20 @@ fn a_call_that_fails_in_any_step_of_a_delete_leaves_the_snapshot_whole_or_gone()
                 if !met {
                     break;
                 }
-                tally.runs += 1;
-                match result {
+                let ending = match result {
                     Ok(committed) => {
                         let waits = committed.recount_failure.is_some();
                         let after = sound_view_unless(&storage.durable(), &what, waits);
                         operation.check(&before, &after, &layout);
-                        tally.done_anyway += 1;
+                        Ending::Done
                     }
                     Err(error) if error.kind() == Kind::Unsettled => {
-                        tally.unsettled += 1;
                         // Gone or not, and no error either way.
                         let after = sound_view_unless(&storage.durable(), &what, true);
                         if after.snapshots.len() < before.snapshots.len() {
                             operation.check(&before, &after, &layout);
                         }
+                        Ending::Unsettled
                     }
                     Err(error) => {
                         assert!(is_the_disks(error.kind()), "{what}: {:?} {error}", error.kind());
@@ -292,20 +284,21 @@ fn a_call_that_fails_in_any_step_of_a_delete_leaves_the_snapshot_whole_or_gone()
                             let now = sound_view(&image, &what);
                             assert!(now == before, "{what}: {error}, but it changed");
                         }
-                        tally.refused += 1;
+                        Ending::Refused
                     }
-                }
+                };
+                sweep.count(&operation, ending);
             }
         }
     }
-    eprintln!("each call of a delete in steps: {tally:?}");
-    assert!(tally.refused > 100 && tally.done_anyway > 20, "{tally:?}");
+    let all = sweep.tell("each call of a delete in steps");
+    assert!(all.refused > 100 && all.done > 20, "{all:?}");
 }
 
 #[test]
 fn a_disk_that_dies_for_good_settles_or_says_that_it_is_unsettled() {
     let flush = |at| Fault::once(Call::Flush, at, libc::EIO);
-    let tally = fail_everything(&[
+    let sweep = fail_everything(&[
         vec![Fault::once(Call::Write, 0, libc::EIO).forever()],
         vec![Fault::once(Call::Any, 0, libc::EIO).forever()],
         vec![flush(0).forever()],
@@ -315,8 +308,8 @@ fn a_disk_that_dies_for_good_settles_or_says_that_it_is_unsettled() {
         vec![flush(0).leaving(Harm::Half), flush(1).leaving(Harm::Lost).forever()],
         vec![flush(0).leaving(Harm::Half), Fault::once(Call::Write, 2, libc::EIO).forever()],
     ]);
-    eprintln!("dead from some write or flush on: {tally:?}");
-    assert!(tally.refused > 50 && tally.unsettled > 10, "{tally:?}");
+    let all = sweep.tell("dead from some write or flush on");
+    assert!(all.refused > 50 && all.unsettled > 10, "{all:?}");
 }
 
 #[test]

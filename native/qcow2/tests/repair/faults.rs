@@ -6,14 +6,9 @@ use qcow2::{Kind, Repair};
 use crate::support::damaged::{Damaged, damaged, repair_on, verdict};
 use crate::support::fixtures;
 use crate::support::layout::Layout;
+use crate::support::operations::Operation;
+use crate::support::sweep::{Ending, Sweep};
 use crate::support::{Random, oracle, seed};
-
-#[derive(Debug, Default)]
-struct Tally {
-    refused: u64,
-    done_anyway: u64,
-    unsettled: u64,
-}
 
 #[test]
 fn a_failing_call_during_a_repair_leaves_the_damage_as_it_was() {
@@ -27,20 +22,20 @@ fn a_failing_call_during_a_repair_leaves_the_damage_as_it_was() {
         Fault { on: Call::Punch, ..once }.forever(),
     ];
     let mut random = Random::named(seed(), "repair and faults");
-    let mut tally = Tally::default();
+    let mut sweep = Sweep::default();
     for fixture in fixtures::with_few_calls(&mut random) {
         for _ in 0..4 {
             let damaged = damaged(&fixture, &mut random);
             for shape in shapes {
-                fail_each_call(&damaged, shape, &mut tally);
+                fail_each_call(&damaged, shape, &mut sweep);
             }
         }
     }
-    eprintln!("faults during repairs: {tally:?}");
-    assert!(tally.refused > 200 && tally.done_anyway > 10 && tally.unsettled > 5, "{tally:?}");
+    let all = sweep.tell("repairs: EIO, full disks, short writes, lost flushes");
+    assert!(all.refused > 200 && all.done > 10 && all.unsettled > 5, "{all:?}");
 }
 
-fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tally: &mut Tally) {
+fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, sweep: &mut Sweep) {
     let content = oracle::view(image).unwrap();
     let before = verdict(image);
     for at in 0.. {
@@ -57,16 +52,16 @@ fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tal
         for image in [storage.cached(), storage.durable()] {
             assert!(oracle::view(&image).unwrap() == content, "{how}: content changed");
         }
-        match result {
+        let ending = match result {
             Ok(_) => {
                 let now = verdict(&storage.durable());
                 // A count that could not be read is not repaired; a punch that failed costs space.
                 if (now.0, now.1) != (0, 0) {
                     assert_eq!(now, before, "{how}");
                 }
-                tally.done_anyway += 1;
+                Ending::Done
             }
-            Err(error) if error.kind() == Kind::Unsettled => tally.unsettled += 1,
+            Err(error) if error.kind() == Kind::Unsettled => Ending::Unsettled,
             Err(error) => {
                 assert!(matches!(error.kind(), Kind::Io | Kind::NoSpace), "{how}: {error}");
                 let hint = "a repair is written beside what it replaces: make some space first";
@@ -78,9 +73,10 @@ fn fail_each_call(Damaged { name, image, what, .. }: &Damaged, shape: Fault, tal
                 repair_on(&storage, *what).unwrap_or_else(|error| panic!("{how}: again: {error}"));
                 let now = verdict(&storage.durable());
                 assert_eq!((now.0, now.1), (0, 0), "{how}: again: {:?}", now.2);
-                tally.refused += 1;
+                Ending::Refused
             }
-        }
+        };
+        sweep.count(&Operation::Repair(*what), ending);
     }
 }
 

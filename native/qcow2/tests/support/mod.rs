@@ -14,6 +14,7 @@ pub mod pack;
 pub mod plant;
 pub mod qemu;
 pub mod replay;
+pub mod sweep;
 pub mod unproven;
 
 /// A seeded generator (splitmix64). Every failure prints the seed that brings it back.

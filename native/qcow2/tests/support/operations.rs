@@ -64,6 +64,20 @@ impl Operation {
         raw
     }
 
+    /// What it does, whatever to.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Apply(_) | Self::ApplyDropping(_) => "apply",
+            Self::Delete(_) => "delete",
+            Self::Rename(..) => "rename",
+            Self::Grow(_) => "grow",
+            Self::Write(_) => "replace",
+            Self::Repair(Repair::Leaks) => "repair leaks",
+            Self::Repair(Repair::All) => "repair all",
+        }
+    }
+
     pub fn name(&self) -> String {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match self {
