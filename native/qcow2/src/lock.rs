@@ -30,6 +30,7 @@
 //! the file when it opens it. So before a commit, when the file is as long as it will be, there must
 //! be nobody who has measured it shorter and holds no lock: [`ImageLock::reprobe`].
 
+mod bytes;
 mod file;
 mod message;
 mod queue;
@@ -44,7 +45,8 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 pub use file::{FileLock, Sharing};
-pub use users::{Holder, Usage, users};
+pub use survey::Holder;
+pub use users::{Usage, users};
 
 use crate::error::{Error, Kind, Result};
 use crate::os::{filesystem, lease, ofd, processes};

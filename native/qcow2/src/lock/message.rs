@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::Intent;
-use super::survey::CALQUE;
+use super::bytes::{CALQUE, is_foreign, overlap};
 use crate::error::{Error, Kind};
 use crate::os::processes::{self, Opener, Process};
 use crate::storage::{FileStorage, Identity};
@@ -85,18 +85,4 @@ fn holders(identity: Identity, matches: impl Fn(&Range<u64>) -> bool) -> Vec<Pro
         .collect();
     found.dedup();
     found
-}
-
-fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
-    a.start < b.end && b.start < a.end
-}
-
-/// Whether a lock is not Calque's alone.
-pub(super) fn is_foreign(bytes: &Range<u64>) -> bool {
-    bytes.start < CALQUE.start || bytes.end > CALQUE.end
-}
-
-/// Whether a lock is only on bytes that Calques take.
-pub(super) fn is_calques(bytes: &Range<u64>) -> bool {
-    !is_foreign(bytes)
 }

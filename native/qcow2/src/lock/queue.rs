@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::bytes::{CALQUE, is_calques};
 use super::message::{self, in_use, lock_error};
-use super::survey::{CALQUE, Claim, Survey};
+use super::survey::{Claim, Survey};
 use super::{Intent, OnWait};
 use crate::error::{Error, Result};
 use crate::os::ofd::{self, Mode};
@@ -60,7 +61,7 @@ pub(super) fn is_held(file: &FileStorage) -> Result<bool> {
 /// Whether a Calque's lock keeps us from locking `byte`: one that lies within Calque's bytes.
 fn conflict(file: &FileStorage, mode: Mode, byte: &Range<u64>) -> Result<bool> {
     let held = ofd::conflict(file.file(), mode, byte).map_err(lock_error)?;
-    Ok(held.is_some_and(|it| CALQUE.start <= it.bytes.start && it.bytes.end <= CALQUE.end))
+    Ok(held.is_some_and(|it| is_calques(&it.bytes)))
 }
 
 /// Waits for a random time: whoever meets again does not meet a third time.

@@ -4,27 +4,12 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use super::Intent;
-use super::users::Holder;
+use super::bytes::{
+    CALQUE, CHANGE_CHILDREN, COUNT, PERMISSIONS, READ, RESIZE, UNSHARED, USED, WRITE,
+    WRITE_UNCHANGED, byte,
+};
+use super::{Intent, message};
 use crate::os::ofd::{self, Held, Mode};
-
-/// Byte `USED + n`: somebody uses permission `n`.
-const USED: u64 = 100;
-/// Byte `UNSHARED + n`: somebody does not share permission `n`.
-const UNSHARED: u64 = 200;
-/// What QEMU calls the permissions, by number.
-const PERMISSIONS: [&str; 5] =
-    ["consistent read", "write", "write unchanged", "resize", "change children"];
-const COUNT: u64 = PERMISSIONS.len() as u64;
-
-const READ: usize = 0;
-const WRITE: usize = 1;
-const WRITE_UNCHANGED: usize = 2;
-const RESIZE: usize = 3;
-const CHANGE_CHILDREN: usize = 4;
-
-/// The bytes in which Calques wait for each other.
-pub(super) const CALQUE: Range<u64> = 300..303;
 
 /// The permissions that we use, and those that nobody else may use meanwhile.
 pub(super) struct Claim {
@@ -76,11 +61,6 @@ fn bytes(base: u64, permissions: &[usize]) -> impl Iterator<Item = Range<u64>> {
     permissions.iter().map(move |&n| byte(base, n))
 }
 
-fn byte(base: u64, permission: usize) -> Range<u64> {
-    let at = base + permission as u64;
-    at..at + 1
-}
-
 /// Why an image cannot be had.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Obstacle {
@@ -95,6 +75,23 @@ impl Obstacle {
     pub(super) fn exclusive() -> Self {
         Self { reason: format!("Failed to lock byte {USED}"), may_pass: false }
     }
+}
+
+/// Who uses an image, as far as that can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody.
+    Nobody,
+    /// A Calque.
+    Calque,
+    /// A QEMU that only reads; the image may be the backing file of a running machine.
+    Reader,
+    /// A QEMU that writes: a virtual machine, `qemu-nbd`, a job.
+    Writer,
+    /// Another tool, with locks of its own kind.
+    Other,
+    /// Somebody who can write to it and has no lock: a loop device, a QEMU with `locking=off`.
+    Unlocked,
 }
 
 /// What others hold. Taken without taking anything.
@@ -152,7 +149,7 @@ impl Survey {
         }
         // Another tool's lock says nothing to a mere reader; qemu-img reads beside it, too.
         if self.foreign.is_some() && claim.intent != Intent::Read {
-            return found(super::message::sentence(claim.intent).to_owned());
+            return found(message::sentence(claim.intent).to_owned());
         }
         None
     }

@@ -8,31 +8,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use super::message::{self, is_calques, is_foreign};
-use super::survey::Survey;
-use super::{COLLISION_GRACE, queue};
+use super::bytes::{is_calques, is_foreign};
+use super::survey::{Holder, Survey};
+use super::{COLLISION_GRACE, message, queue};
 use crate::error::{Kind, Result};
 use crate::os::identity::Identity;
 use crate::os::processes::{self, Opener, Process};
 use crate::os::{lease, ofd};
 use crate::storage::{Access, FileStorage};
-
-/// Who uses an image, as far as that can be seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// Nobody.
-    Nobody,
-    /// A Calque.
-    Calque,
-    /// A QEMU that only reads; the image may be the backing file of a running machine.
-    Reader,
-    /// A QEMU that writes: a virtual machine, `qemu-nbd`, a job.
-    Writer,
-    /// Another tool, with locks of its own kind.
-    Other,
-    /// Somebody who can write to it and has no lock: a loop device, a QEMU with `locking=off`.
-    Unlocked,
-}
 
 /// Who uses an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
