@@ -1,11 +1,12 @@
 // From the command line to the status: finds the command, lets it run, and says what went wrong.
 // Modules are loaded when they are needed, so that `--version` costs next to nothing.
 
-import type { Command, Dialect } from "./command/command.ts";
+import type { Command } from "./command/command.ts";
 import { findEntry, type Group } from "./command/group.ts";
 import { type Context, createContext } from "./context.ts";
 import type { Host } from "./host.ts";
 import type { Native } from "./native.ts";
+import type { Place } from "./report.ts";
 import { version } from "./version.ts";
 
 /** Does what the arguments say; returns the status that the process should end with. */
@@ -21,12 +22,6 @@ export async function main(host: Host, native: Native): Promise<number> {
     const { report } = await import("./report.ts");
     return report(error, context, place);
   }
-}
-
-/** The command that the line has led to so far, for those who must say how it is called. */
-export interface Place {
-  path: string;
-  dialect: Dialect;
 }
 
 async function dispatch(

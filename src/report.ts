@@ -1,9 +1,15 @@
 // What the user reads when a command ends early.
 
-import type { Place } from "./app.ts";
+import type { Dialect } from "./command/command.ts";
 import type { Context } from "./context.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { escapeControls } from "./text/name.ts";
+
+/** The command that the line has led to so far, for those who must say how it is called. */
+export interface Place {
+  path: string;
+  dialect: Dialect;
+}
 
 /** Says on stderr what went wrong; returns the status to end with. Throws what is a bug of ours. */
 export function report(error: unknown, { program, stderr }: Context, place: Place): number {

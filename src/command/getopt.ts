@@ -2,7 +2,7 @@
 // letters in bundles, long names cut short while they are unambiguous. Messages are getopt's.
 
 import { UsageError } from "../failure.ts";
-import type { Normalized, Spelling } from "./normalize.ts";
+import type { Normalized, Spelling } from "./spelling.ts";
 
 /** Reads from left to right and stops at the first mistake or request for help. */
 export function normalizeGetopt(

@@ -3,20 +3,7 @@
 import type { Dialect } from "./command.ts";
 import { normalizeGetopt } from "./getopt.ts";
 import { normalizeQt } from "./qt.ts";
-
-/** A command line with its options spelled out. */
-export interface Normalized {
-  /** Long names only; a value stands behind `=`. */
-  readonly options: string[];
-  readonly operands: string[];
-}
-
-/** How an option may be written. */
-export interface Spelling {
-  readonly name: string;
-  readonly letters: string;
-  readonly takesValue: boolean;
-}
+import type { Normalized, Spelling } from "./spelling.ts";
 
 /** Brings a line to that form; `help` if that is what it asks for; throws a `UsageError`. */
 export type Normalize = (

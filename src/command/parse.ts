@@ -5,7 +5,8 @@ import { Command as Commander, Option as CommanderOption } from "commander";
 
 import { UsageError } from "../failure.ts";
 import { camelCase, type Command, longName, type Option, type Request } from "./command.ts";
-import { normalize, type Spelling, standardSpellings } from "./normalize.ts";
+import { normalize, standardSpellings } from "./normalize.ts";
+import type { Spelling } from "./spelling.ts";
 
 /** The request that the arguments make of a command, or `help` if that is what they ask for. */
 export function parse<Options>(

@@ -2,7 +2,7 @@
 // abbreviations, every unknown option named at once, and mistakes win over a request for help.
 
 import { UsageError } from "../failure.ts";
-import type { Normalized, Spelling } from "./normalize.ts";
+import type { Normalized, Spelling } from "./spelling.ts";
 
 export function normalizeQt(
   args: readonly string[],
