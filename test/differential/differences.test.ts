@@ -2,7 +2,7 @@
 // their own list, in headers.test.ts.
 
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, symlinkSync } from "node:fs";
 
 import { describe, expect, test } from "vitest";
 
@@ -55,6 +55,19 @@ describe("what differs on purpose", () => {
       = 1"
     `);
     expect(readFileSync(scene.path("ordinary.qcow2")).equals(before)).toBe(true);
+  });
+
+  test("a link that leads nowhere is not followed to make an image", () => {
+    symlinkSync("elsewhere.qcow2", scene.path("link.qcow2"));
+    expect(shown("create", "-q", "link.qcow2", "1M")).toMatchInlineSnapshot(`
+      "! error: link.qcow2: Could not create 'link.qcow2': No such file or directory
+      = 1"
+    `);
+    expect(existsSync(scene.path("elsewhere.qcow2"))).toBe(false);
+    scene.make("create", "-q", "-f", "qcow2", "link.qcow2", "1M");
+    expect(existsSync(scene.path("elsewhere.qcow2"))).toBe(true);
+    // To an image that is there it leads.
+    expect(shown("create", "-q", "link.qcow2", "2M")).toMatchInlineSnapshot(`"= 0"`);
   });
 
   test("the backing file is not needed, as it is not opened", () => {
