@@ -252,9 +252,9 @@ export interface SnapshotInfo {
   /** What is not UTF-8 in it is replaced; so in the name. */
   id: string;
   name: string;
-  /** Their bytes in hexadecimal, only where they are not UTF-8. */
-  idBytes?: string;
-  nameBytes?: string;
+  /** The same as JSON, only where they are not UTF-8; see `text/name.ts`. */
+  idJson?: string;
+  nameJson?: string;
   vmStateSize: Bytes;
   dateSec: number;
   dateNsec: number;

@@ -478,12 +478,15 @@ export interface SnapshotInfo {
    * replaced.
    */
   id: string
-  /** The id's bytes in hexadecimal, where it is not UTF-8. */
-  idBytes?: string
+  /**
+   * The id as JSON, where it is not UTF-8: with a lone surrogate for each byte that is not, U+DC80
+   * for 0x80 and so on.
+   */
+  idJson?: string
   /** The name; what is not UTF-8 in it is replaced. */
   name: string
-  /** The name's bytes in hexadecimal, where it is not UTF-8. */
-  nameBytes?: string
+  /** The name, likewise. */
+  nameJson?: string
   /** The size of the saved machine state. */
   vmStateSize: Bytes
   /** When it was taken, in seconds since 1970. */

@@ -142,8 +142,8 @@ export function shownSnapshots({ snapshots }: InstanceView): ShownSnapshot[] {
 }
 
 /** The name as it stands in the image, byte for byte. */
-function nameOf({ name, nameBytes }: SnapshotView): string {
-  return asWritten(name, nameBytes);
+function nameOf({ name, nameJson }: SnapshotView): string {
+  return asWritten(name, nameJson);
 }
 
 /** What `list --snapshots` shows. */

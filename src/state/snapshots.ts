@@ -36,8 +36,8 @@ export interface SnapshotView {
   readonly id: string;
   /** As the image has it; not unique among snapshots of other programs. */
   readonly name: string;
-  /** Its bytes in hexadecimal, only where it is not UTF-8. */
-  readonly nameBytes: string | undefined;
+  /** The same as JSON, only where it is not UTF-8. */
+  readonly nameJson: string | undefined;
   readonly createdAt: { readonly sec: number; readonly nsec: number };
   /** The name of the snapshot that it was taken after. */
   readonly parent: string | undefined;
@@ -95,7 +95,7 @@ function snapshotViews({ facts, image, problems }: Moment): SnapshotView[] {
     return {
       id: entry.id,
       name: entry.name,
-      nameBytes: entry.nameBytes,
+      nameJson: entry.nameJson,
       createdAt: { sec: entry.dateSec, nsec: entry.dateNsec },
       parent: names.get(parents.get(entry)!),
       children: children.get(snapshotId(entry.id) ?? -1) ?? [],

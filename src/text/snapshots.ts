@@ -30,13 +30,13 @@ export function snapshotRows(
 }
 
 /** The name as it stands in the image, byte for byte. */
-export function snapshotName({ name, nameBytes }: SnapshotInfo): string {
-  return asWritten(name, nameBytes);
+export function snapshotName({ name, nameJson }: SnapshotInfo): string {
+  return asWritten(name, nameJson);
 }
 
 /** The id, likewise. */
-export function snapshotId({ id, idBytes }: SnapshotInfo): string {
-  return asWritten(id, idBytes);
+export function snapshotId({ id, idJson }: SnapshotInfo): string {
+  return asWritten(id, idJson);
 }
 
 const WIDTHS = [-7, -16, 8, 19, 15, 10];
@@ -45,7 +45,10 @@ const WIDTHS = [-7, -16, 8, 19, 15, 10];
 function row(cells: readonly string[]): string {
   const padded = cells.map((cell, column) => {
     const width = WIDTHS[column]!;
-    const padding = " ".repeat(Math.max(0, Math.abs(width) - byteLength(cell)));
+    // Nothing has fewer bytes than units, and a long name need not be counted.
+    const isShort = cell.length < Math.abs(width);
+    const missing = isShort ? Math.abs(width) - byteLength(cell) : 0;
+    const padding = " ".repeat(Math.max(0, missing));
     return width < 0 ? cell + padding : padding + cell;
   });
   return padded.join(" ");

@@ -293,7 +293,7 @@ test.each([
 const hostile = image({
   snapshots: [
     snapshot({ name: "\u001b]0;x\u0007\u202e", id: "1" }),
-    snapshot({ name: "b\ufffdd", nameBytes: "62ff64", id: "2" }),
+    snapshot({ name: "b\ufffdd", nameJson: '"b\\udcffd"', id: "2" }),
     snapshot({ name: 'q"\\u00ab\u00e9\u{1f600}\t', id: "3" }),
   ],
 });

@@ -24,8 +24,8 @@ describe("snapshot -l", () => {
       icount: undefined as never,
     }),
     snapshot({ id: "5", name: "", dateSec: 0 }),
-    snapshot({ id: "6", name: "\ufffd", nameBytes: "ff", vmStateSize: 1023 }),
-    snapshot({ id: "7\ufffd", idBytes: "37c3", name: "odd" }),
+    snapshot({ id: "6", name: "\ufffd", nameJson: '"\\udcff"', vmStateSize: 1023 }),
+    snapshot({ id: "7\ufffd", idJson: '"7\\udcc3"', name: "odd" }),
   ];
 
   test("lists in qemu-img's columns, whose widths count bytes", async () => {

@@ -3,7 +3,7 @@
 import { expect, test } from "vitest";
 
 import { formatJson } from "../../src/text/json.ts";
-import { byteLength, escapeControls, fromHex, toBytes } from "../../src/text/name.ts";
+import { asWritten, byteLength, escapeControls, toBytes } from "../../src/text/name.ts";
 import { percentage } from "../../src/text/number.ts";
 import { formatSize, parseSize } from "../../src/text/size.ts";
 
@@ -114,16 +114,20 @@ test("JSON is ASCII, four spaces deep, and opens its empty lists", () => {
   `);
 });
 
-test.each(["61", "c3a9", "ff", "c3", "c0af", "e0809f", "eda080", "f09f9880", "f4908080", "62ff64"])(
-  "the bytes %s survive being text",
-  (hex) => {
-    expect(Buffer.from(toBytes(fromHex(hex))).toString("hex")).toBe(hex);
-    expect(byteLength(fromHex(hex))).toBe(hex.length / 2);
-  },
-);
+test.each([
+  ["a\u007f", "617f"],
+  ["\u0080\u07ff", "c280dfbf"],
+  ["\u0800\uffff", "e0a080efbfbf"],
+  ["\u{10000}\u{1f600}\u{10ffff}", "f0908080f09f9880f48fbfbf"],
+  ["\udc80a\udcff", "8061ff"],
+  ["\u{1f600}\udc98\u00e9\ufffd", "f09f988098c3a9efbfbd"],
+])("the bytes of %j are %s", (text, hex) => {
+  expect(Buffer.from(toBytes(text)).toString("hex")).toBe(hex);
+  expect(byteLength(text)).toBe(hex.length / 2);
+});
 
-test("only what is UTF-8 becomes characters", () => {
-  expect(fromHex("61c3a9f09f9880")).toBe("a\u00e9\u{1f600}");
-  expect(fromHex("c0af")).toBe("\udcc0\udcaf");
-  expect(escapeControls(fromHex("62ff64"))).toBe("b\\xffd");
+test("bytes that are no text are shown as such on a terminal", () => {
+  expect(asWritten("b\ufffdd", '"b\\udcffd"')).toBe("b\udcffd");
+  expect(asWritten("b\ufffdd", undefined)).toBe("b\ufffdd");
+  expect(escapeControls("b\udcffd")).toBe("b\\xffd");
 });

@@ -55,7 +55,7 @@ describe("a snapshot", () => {
     expect(snapshot).toEqual({
       id: "1",
       name: "snapshot1",
-      nameBytes: undefined,
+      nameJson: undefined,
       createdAt: { sec: expect.any(Number), nsec: 330_473_000 },
       parent: undefined,
       children: [],
@@ -347,7 +347,7 @@ describe("another program's snapshot", () => {
     forge(disk, { id: "x", name: "a\xff" });
     expect(findSnapshot(view(), "@s1").id).toBe("suspend");
     expect(findSnapshot(view(), "@suspend").name).toBe("@s1");
-    expect(findSnapshot(view(), "@x")).toMatchObject({ name: "a\ufffd", nameBytes: "61ff" });
+    expect(findSnapshot(view(), "@x")).toMatchObject({ name: "a\ufffd", nameJson: '"a\\udcff"' });
     change((it) => {
       it.restoreSnapshot(findSnapshot(it.view, "@x"));
       expect(it.view).toMatchObject({ head: 0, counter: 0 });

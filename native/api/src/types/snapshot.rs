@@ -12,14 +12,15 @@ pub struct SnapshotInfo {
     /// The id: a decimal number, unless a foreign tool chose otherwise; what is not UTF-8 in it is
     /// replaced.
     pub id: String,
-    /// The id's bytes in hexadecimal, where it is not UTF-8.
+    /// The id as JSON, where it is not UTF-8: with a lone surrogate for each byte that is not, U+DC80
+    /// for 0x80 and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id_bytes: Option<String>,
+    pub id_json: Option<String>,
     /// The name; what is not UTF-8 in it is replaced.
     pub name: String,
-    /// The name's bytes in hexadecimal, where it is not UTF-8.
+    /// The name, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name_bytes: Option<String>,
+    pub name_json: Option<String>,
     /// The size of the saved machine state.
     pub vm_state_size: Bytes,
     /// When it was taken, in seconds since 1970.
