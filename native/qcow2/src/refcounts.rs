@@ -10,15 +10,17 @@
 //! | `batch` | references that are counted place by place |
 //! | `bits` | one bit for each of some clusters |
 //! | `counts` | counts in as few bits as they need |
+//! | `packed` | pages of which there are very many |
 //! | `page` | what is known of some neighbouring clusters |
 //! | `runs` | bits as runs of clusters |
 //!
 //! Memory is about five bits a cluster that is counted and differs from its neighbours, and next to
-//! nothing for others.
+//! nothing for others. Where there are very many clusters, pages are packed while nobody changes them.
 
 mod batch;
 mod bits;
 mod counts;
+mod packed;
 mod page;
 mod runs;
 
@@ -34,6 +36,7 @@ use crate::storage::Storage;
 pub(crate) use batch::Batch;
 pub(crate) use bits::Bits;
 pub(crate) use counts::{Counts, OutOfRange};
+use packed::{Kinds, Packed};
 pub(crate) use page::PAGE_CLUSTERS;
 use page::{Page, Refusal, Role};
 use runs::Runs;
@@ -41,10 +44,45 @@ use runs::Runs;
 /// A loaded refcount block.
 #[derive(Debug)]
 struct Block {
-    /// Its pages, in order; none where all counts are zero and nothing is known.
-    pages: Box<[Option<Box<Page>>]>,
+    /// Its pages, in order.
+    pages: Box<[Known]>,
     /// NEW differs from OLD, or the block is new.
     dirty: bool,
+}
+
+/// What is known of a page.
+#[derive(Debug)]
+enum Known {
+    /// All counts are zero.
+    Nothing,
+    Open(Box<Page>),
+    Packed(Packed),
+}
+
+impl Known {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+/// Pages are packed where more clusters are counted than this: 4 TiB in clusters of 64 KiB.
+const PACKED_CLUSTERS: u64 = 1 << 26;
+/// And as soon as so many of them are open: a few MiB.
+const OPEN_PAGES: usize = 1024;
+
+/// Whether pages are packed where so many clusters are counted.
+pub(crate) fn packs(clusters: u64) -> bool {
+    clusters > PACKED_CLUSTERS
+}
+
+/// What stands for the pages of a [`Refcounts`] that are packed.
+#[derive(Debug, Default)]
+struct Packing {
+    kinds: Kinds,
+    /// Block and page of those that are open.
+    open: Vec<(u32, u32)>,
+    /// References wait in many pages, which stay open until they are settled.
+    waits: bool,
 }
 
 /// A sector that is replaced where it stands.
@@ -81,6 +119,8 @@ pub(crate) struct Refcounts {
     /// Index into `blocks` plus one; 0 where not loaded.
     slots: Vec<u32>,
     blocks: Vec<Block>,
+    /// Where pages are packed.
+    packing: Option<Packing>,
     /// The walk saw every reference of the state on disk.
     walk_is_complete: bool,
 }
@@ -119,8 +159,16 @@ impl Refcounts {
             slots: vec![0; table.len()],
             table,
             blocks: Vec::new(),
+            packing: packs(image.file_bytes >> header.cluster_bits).then(Packing::default),
             walk_is_complete: false,
         }
+    }
+
+    /// The same with packed pages, however few there are.
+    #[cfg(test)]
+    pub fn packed(mut self) -> Self {
+        self.packing = Some(Packing::default());
+        self
     }
 
     /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the
@@ -144,10 +192,11 @@ impl Refcounts {
             let page = Page::decode(self.order, part, len);
             let mut page = page.unwrap_or_else(|| Page::empty(len));
             page.use_where(|entry| in_use(first + entry));
-            Some(Box::new(page))
+            Known::Open(Box::new(page))
         };
         let pages = parts.zip((0..).step_by(len)).map(page).collect();
         self.insert(index, Block { pages, dirty: true });
+        self.make_room();
         Ok(())
     }
 
@@ -189,11 +238,15 @@ impl Refcounts {
             if offset == 0 {
                 return Ok(None);
             }
+            self.make_room();
             let mut bytes = vec![0; 1 << self.cluster_bits];
             storage.read_at(&mut bytes, offset)?;
             let len = self.page_entries();
             let parts = bytes.chunks_exact((len << self.order.get()) / 8);
-            let page = |part| Page::decode(self.order, part, len).map(Box::new);
+            let page = |part| match Page::decode(self.order, part, len) {
+                Some(page) => Known::Open(Box::new(page)),
+                None => Known::Nothing,
+            };
             self.insert(index, Block { pages: parts.map(page).collect(), dirty: false });
         }
         Ok(Some(&mut self.blocks[self.slots[index] as usize - 1]))
@@ -219,35 +272,80 @@ impl Refcounts {
     }
 
     fn insert(&mut self, index: usize, block: Block) {
+        let slot = u32::try_from(self.blocks.len()).expect("at most 2^20 blocks");
+        if let Some(packing) = &mut self.packing {
+            let pages = (0..).zip(&block.pages).filter(|(_, page)| matches!(page, Known::Open(_)));
+            packing.open.extend(pages.map(|(nth, _)| (slot, nth)));
+        }
         self.blocks.push(block);
-        self.slots[index] = u32::try_from(self.blocks.len()).expect("at most 2^20 blocks");
+        self.slots[index] = slot + 1;
     }
 
-    /// What is known of `cluster`, and which one of its page it is.
-    fn page(&mut self, storage: &dyn Storage, cluster: u64) -> Result<Option<(&Page, usize)>> {
+    /// Packs the open pages, if they are many and nothing waits in them.
+    fn make_room(&mut self) {
+        let is_full = |packing: &Packing| packing.open.len() >= OPEN_PAGES && !packing.waits;
+        if self.packing.as_ref().is_some_and(is_full) {
+            self.pack();
+        }
+    }
+
+    fn pack(&mut self) {
+        let Some(Packing { kinds, open, .. }) = &mut self.packing else { return };
+        for (slot, nth) in std::mem::take(open) {
+            let known = &mut self.blocks[slot as usize].pages[nth as usize];
+            if let Known::Open(page) = known
+                && let Some(packed) = Packed::of(page, kinds)
+            {
+                *known = Known::Packed(packed);
+            }
+        }
+    }
+
+    /// Shows a page to `look`, where something is known of it.
+    fn view<T>(&self, known: &Known, look: impl FnOnce(&Page) -> T) -> Option<T> {
+        match known {
+            Known::Nothing => None,
+            Known::Open(page) => Some(look(page)),
+            Known::Packed(packed) => Some(look(&self.unpack(packed))),
+        }
+    }
+
+    fn unpack(&self, packed: &Packed) -> Page {
+        let kinds = &self.packing.as_ref().expect("it was packed").kinds;
+        packed.unpack(kinds, self.order, self.page_entries())
+    }
+
+    /// NEW count of `cluster`, and whether the state after the commit was seen to reference it more
+    /// than once. No count where nothing is known.
+    #[inline]
+    fn known(&mut self, storage: &dyn Storage, cluster: u64) -> Result<(u64, bool)> {
         let (index, entry) = self.locate(cluster);
         let (len, bits) = (self.page_entries(), self.page_bits());
-        let block = self.block(storage, index)?;
-        let page = block.and_then(|block| block.pages[entry >> bits].as_deref());
-        Ok(page.map(|page| (page, entry & (len - 1))))
+        let (page, entry) = (entry >> bits, entry & (len - 1));
+        if self.block(storage, index)?.is_none() {
+            return Ok((0, false));
+        }
+        Ok(match &self.loaded(index).expect("just now").pages[page] {
+            Known::Nothing => (0, false),
+            Known::Open(page) => (page.counts.get(entry), page.is_shared(entry)),
+            Known::Packed(page) => {
+                page.count(&self.packing.as_ref().expect("it was packed").kinds, entry)
+            }
+        })
     }
 
     /// NEW count of `cluster`; 0 where no block counts it.
     pub fn count(&mut self, storage: &dyn Storage, cluster: u64) -> Result<u64> {
-        Ok(self.page(storage, cluster)?.map_or(0, |(page, entry)| page.counts.get(entry)))
+        Ok(self.known(storage, cluster)?.0)
     }
 
     /// Whether `cluster` is referenced exactly once after the commit. Fails as corrupt where its
     /// count says so and the walk saw more: a guest would write into what others read.
     pub fn is_private(&mut self, storage: &dyn Storage, cluster: u64) -> Result<bool> {
-        let Some((page, entry)) = self.page(storage, cluster)? else { return Ok(false) };
-        if page.counts.get(entry) != 1 {
-            return Ok(false);
+        match self.known(storage, cluster)? {
+            (1, true) => Err(too_low(cluster << self.cluster_bits)),
+            (count, _) => Ok(count == 1),
         }
-        if page.is_shared(entry) {
-            return Err(too_low(cluster << self.cluster_bits));
-        }
-        Ok(true)
     }
 
     /// Calls `apply` on each page that `clusters` touch: with the part of it, and whether NEW
@@ -271,7 +369,13 @@ impl Refcounts {
                 .block(storage, index)?
                 .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
             block.dirty |= changes == Changes::Counts;
-            let page = block.pages[page].get_or_insert_with(|| Box::new(Page::empty(len)));
+            if !matches!(block.pages[page], Known::Open(_)) {
+                self.open(index, page);
+            }
+            let slot = self.slots[index] as usize - 1;
+            let Known::Open(page) = &mut self.blocks[slot].pages[page] else {
+                unreachable!("opened")
+            };
             let end = entry + usize::try_from(count).expect("at most a page");
             apply(page, entry..end).map_err(|(index, why)| {
                 refused(order, first - entry as u64 + index as u64, bits, why)
@@ -279,6 +383,21 @@ impl Refcounts {
             first += count;
         }
         Ok(())
+    }
+
+    /// Opens a page of a block that is loaded.
+    fn open(&mut self, index: usize, page: usize) {
+        self.make_room();
+        let slot = self.slots[index] - 1;
+        let opened = match &self.blocks[slot as usize].pages[page] {
+            Known::Open(_) => return,
+            Known::Nothing => Page::empty(self.page_entries()),
+            Known::Packed(packed) => self.unpack(packed),
+        };
+        self.blocks[slot as usize].pages[page] = Known::Open(Box::new(opened));
+        if let Some(packing) = &mut self.packing {
+            packing.open.push((slot, u32::try_from(page).expect("few in a block")));
+        }
     }
 
     /// Registers a table of the image. Fails where it overlaps another, or is counted free.
@@ -305,6 +424,9 @@ impl Refcounts {
         if self.waits(&clusters, change) {
             return Ok(());
         }
+        if let Some(packing) = &mut self.packing {
+            packing.waits = true;
+        }
         let order = self.order;
         self.for_pages(storage, clusters, change.into(), |page, range| {
             page.reference_later(range, change, order)
@@ -320,7 +442,7 @@ impl Refcounts {
         let Some(block) = slot.checked_sub(1).map(|slot| &mut self.blocks[slot]) else {
             return false;
         };
-        let Some(page) = &mut block.pages[entry >> bits] else { return false };
+        let Known::Open(page) = &mut block.pages[entry >> bits] else { return false };
         page.waits(entry & ((1 << bits) - 1), clusters.end - clusters.start, change)
     }
 
@@ -332,11 +454,21 @@ impl Refcounts {
             let first = (index as u64) << self.block_bits;
             let pages = &mut self.blocks[slot as usize - 1].pages;
             for (page, first) in pages.iter_mut().zip((first..).step_by(len)) {
-                let Some(page) = page else { continue };
-                page.settle(order)
+                let Known::Open(known) = page else { continue };
+                known
+                    .settle(order)
                     .map_err(|(index, why)| refused(order, first + index as u64, bits, why))?;
-                page.counts.squeeze();
+                known.counts.squeeze();
+                if let Some(packing) = &mut self.packing
+                    && let Some(packed) = Packed::of(known, &mut packing.kinds)
+                {
+                    *page = Known::Packed(packed);
+                }
             }
+        }
+        if let Some(packing) = &mut self.packing {
+            packing.open.clear();
+            packing.waits = false;
         }
         Ok(())
     }
@@ -412,7 +544,7 @@ impl Refcounts {
                 block.dirty = true;
             } else {
                 let pages = self.block_entries() / self.page_entries() as u64;
-                let pages = (0..pages).map(|_| None).collect();
+                let pages = (0..pages).map(|_| Known::Nothing).collect();
                 self.insert(index, Block { pages, dirty: true });
             }
         }
@@ -431,9 +563,7 @@ impl Refcounts {
         let block = self.loaded(index).expect("loaded");
         let parts = bytes.chunks_exact_mut((self.page_entries() << self.order.get()) / 8);
         for (page, part) in block.pages.iter().zip(parts) {
-            if let Some(page) = page {
-                page.counts.encode(self.order, part);
-            }
+            self.view(page, |page| page.counts.encode(self.order, part));
         }
         bytes
     }
@@ -453,9 +583,19 @@ impl Refcounts {
             if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
                 continue;
             }
-            if let Some(block) = self.block(storage, index)? {
-                block.dirty = true;
-                block.pages.iter_mut().flatten().for_each(|page| page.clear());
+            if self.block(storage, index)?.is_none() {
+                continue;
+            }
+            let slot = self.slots[index] as usize - 1;
+            self.blocks[slot].dirty = true;
+            for nth in 0..self.blocks[slot].pages.len() {
+                if self.blocks[slot].pages[nth].is_nothing() {
+                    continue;
+                }
+                self.open(index, nth);
+                if let Known::Open(page) = &mut self.blocks[slot].pages[nth] {
+                    page.clear();
+                }
             }
         }
         Ok(())
@@ -474,8 +614,11 @@ impl Refcounts {
     pub fn has_unseen(&self, storage: &dyn Storage) -> Result<bool> {
         for index in 0..self.table.len() {
             let any = match self.loaded(index) {
-                Some(block) => block.pages.iter().flatten().any(|page| {
-                    (0..page.words()).any(|n| page.in_use.word(n) & !page.seen.word(n) != 0)
+                Some(block) => block.pages.iter().any(|page| {
+                    let any = |page: &Page| {
+                        (0..page.words()).any(|n| page.in_use.word(n) & !page.seen.word(n) != 0)
+                    };
+                    self.view(page, any).unwrap_or(false)
                 }),
                 None => !self.is_empty_block(storage, index)?,
             };
@@ -522,12 +665,16 @@ impl Refcounts {
                 continue;
             }
             let first = (index as u64) << self.block_bits;
-            let Some(block) = self.block(storage, index)? else { continue };
-            for (page, first) in block.pages.iter().zip((first..).step_by(len)) {
-                let Some(page) = page else { continue };
-                for word in 0..page.words() {
-                    runs.push(first + word as u64 * 64, bits(page, word))?;
-                }
+            if self.block(storage, index)?.is_none() {
+                continue;
+            }
+            let pages = &self.loaded(index).expect("just now").pages;
+            for (page, first) in pages.iter().zip((first..).step_by(len)) {
+                let push = |page: &Page| {
+                    (0..page.words())
+                        .try_for_each(|word| runs.push(first + word as u64 * 64, bits(page, word)))
+                };
+                self.view(page, push).transpose()?;
             }
         }
         runs.finish()
@@ -542,21 +689,24 @@ impl Refcounts {
             let first = (index as u64) << self.block_bits;
             let pages = &self.loaded(index).expect("dirty").pages;
             for (page, first) in pages.iter().zip((first..).step_by(len)) {
-                let Some(page) = page else { continue };
-                for word in 0..page.words() {
-                    let in_use = page.in_use.word(word);
-                    if in_use == 0 {
-                        continue;
+                let push = |page: &Page| {
+                    for word in 0..page.words() {
+                        let in_use = page.in_use.word(word);
+                        if in_use == 0 {
+                            continue;
+                        }
+                        let zero = in_use & !page.counts.non_zero(word);
+                        let first = first + word as u64 * 64;
+                        let lied = zero & page.kept.word(word);
+                        if lied != 0 {
+                            let cluster = first + u64::from(lied.trailing_zeros());
+                            return Err(too_low(cluster << self.cluster_bits));
+                        }
+                        runs.push(first, zero)?;
                     }
-                    let zero = in_use & !page.counts.non_zero(word);
-                    let first = first + word as u64 * 64;
-                    let lied = zero & page.kept.word(word);
-                    if lied != 0 {
-                        let cluster = first + u64::from(lied.trailing_zeros());
-                        return Err(too_low(cluster << self.cluster_bits));
-                    }
-                    runs.push(first, zero)?;
-                }
+                    Ok(())
+                };
+                self.view(page, push).transpose()?;
             }
         }
         runs.finish()
@@ -582,19 +732,30 @@ impl Refcounts {
         let (block_entries, len) = (self.block_entries(), self.page_entries());
         let mut start = within.start.next_multiple_of(align);
         let mut at = start;
+        let mut unpacked: Option<(usize, usize, Page)> = None;
         while start.checked_add(count).is_some_and(|end| end <= within.end) {
             if at == start + count {
                 return Ok(Some(start));
             }
             let (index, entry) = self.locate(at);
-            let Some(block) = self.block(storage, index)? else {
+            if self.block(storage, index)?.is_none() {
                 at += (block_entries - entry as u64).min(start + count - at);
                 continue;
-            };
+            }
             let left = ((len - entry % len) as u64).min(start + count - at);
-            let Some(page) = &block.pages[entry / len] else {
-                at += left;
-                continue;
+            let nth = entry / len;
+            let page = match &self.loaded(index).expect("just now").pages[nth] {
+                Known::Nothing => {
+                    at += left;
+                    continue;
+                }
+                Known::Open(page) => &**page,
+                Known::Packed(packed) => {
+                    if unpacked.as_ref().is_none_or(|it| (it.0, it.1) != (index, nth)) {
+                        unpacked = Some((index, nth, self.unpack(packed)));
+                    }
+                    &unpacked.as_ref().expect("just now").2
+                }
             };
             let word = entry % len / 64;
             let believed = if trusts_walk { 0 } else { page.in_use.word(word) };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
-use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
+use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts, packs};
 
 use super::proof::Counting;
 use super::uses::{Names, Use, Uses};
@@ -24,6 +24,8 @@ const WALK_BYTES: u64 = 24 << 20;
 const WAITING_BITS: u64 = 1;
 /// And when some of a page are registered before the others.
 const WALKED_BITS: u64 = 6;
+/// What is known of a page beforehand, where that is packed until then: counts, and who is in use.
+const UNPACKED_BITS: u64 = 4;
 /// Tables that are looked at to find out how long the runs are.
 const SAMPLED_TABLES: usize = 64;
 
@@ -49,7 +51,9 @@ fn reference_within(
     change: impl Fn(Names) -> Change,
     mut hear: impl FnMut(usize, bool),
 ) -> Result<()> {
-    for part in parts(most_bytes, image, uses, wanted, &change)? {
+    let unpacked_bits =
+        if packs(image.file_bytes >> image.header.cluster_bits) { UNPACKED_BITS } else { 0 };
+    for part in parts(most_bytes, unpacked_bits, image, uses, wanted, &change)? {
         let mut references = References { part, ..References::new(image, refcounts) };
         for_tables(
             image,
@@ -72,13 +76,15 @@ pub(super) fn is_at_once(image: &Image, uses: &Uses) -> Result<bool> {
         image.ensure_inside(u.offset, image.header.cluster_bytes(), "L2 table")?;
     }
     let change = |names| Counting::Nothing.change(names);
-    Ok(parts(WALK_BYTES, image, uses, |_| true, change)?.len() == 1)
+    Ok(parts(WALK_BYTES, 0, image, uses, |_| true, change)?.len() == 1)
 }
 
 /// How data are counted: the clusters of each part of the file by a walk of their own. One part,
-/// where that takes no more than `most_bytes`: nearly always.
+/// where that takes no more than `most_bytes`, those `unpacked_bits` of each cluster included that
+/// are known before: nearly always.
 fn parts(
     most_bytes: u64,
+    unpacked_bits: u64,
     image: &Image,
     uses: &Uses,
     wanted: impl Fn(&Use) -> bool,
@@ -86,7 +92,7 @@ fn parts(
 ) -> Result<Vec<Range<u64>>> {
     let whole = vec![0..u64::MAX];
     let clusters = image.file_bytes >> image.header.cluster_bits;
-    if clusters * WALKED_BITS / 8 <= most_bytes {
+    if clusters * (WALKED_BITS + unpacked_bits) / 8 <= most_bytes {
         return Ok(whole);
     }
     let tables = || uses.iter().filter(|u| wanted(u));
@@ -106,7 +112,7 @@ fn parts(
             wait &= entry & COMPRESSED == 0;
         }
     }
-    let bits = if wait { WAITING_BITS } else { WALKED_BITS };
+    let bits = unpacked_bits + if wait { WAITING_BITS } else { WALKED_BITS };
     let unlike = runs * every as u64 * (PAGE_CLUSTERS * bits / 8);
     let count = (clusters * bits / 8).min(unlike).div_ceil(most_bytes);
     if count <= 1 {
@@ -280,21 +286,21 @@ mod tests {
         Image::open(Box::new(storage)).unwrap()
     }
 
-    /// What is registered does not depend on how often the tables are read for it.
+    /// What is registered does not depend on how often the tables are read for it, nor on how it is
+    /// kept.
     #[test]
     fn data_that_are_counted_part_by_part_are_counted_as_those_that_are_counted_at_once() {
         let image = backwards();
         let uses = uses::count(&image, &[], &Goal::same(&image.header)).unwrap();
         let change = |_| Change { delta: 1, after: 2, fresh: false };
-        let parts = |most_bytes| parts(most_bytes, &image, &uses, |_| true, change).unwrap();
+        let parts = |most_bytes| parts(most_bytes, 0, &image, &uses, |_| true, change).unwrap();
         assert_eq!(parts(WALK_BYTES), [0..u64::MAX]);
         let parts = parts(300);
         assert!((3..9).contains(&parts.len()), "{parts:?}");
         assert_eq!((parts[0].start, parts.last().unwrap().end), (0, u64::MAX));
         assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
         let storage = image.storage();
-        let count = |most_bytes| {
-            let mut refcounts = Refcounts::load(&image).unwrap();
+        let count = |most_bytes, mut refcounts: Refcounts| {
             let hear = |_, _| ();
             reference_within(most_bytes, &image, &mut refcounts, &uses, |_| true, change, hear)
                 .unwrap();
@@ -308,8 +314,10 @@ mod tests {
             let counts: Vec<_> = clusters.map(|c| refcounts.count(storage, c).unwrap()).collect();
             (unseen, counts)
         };
-        let at_once = count(WALK_BYTES);
+        let load = || Refcounts::load(&image).unwrap();
+        let at_once = count(WALK_BYTES, load());
         assert_eq!(at_once.1.iter().filter(|&&count| count == 2).count() as u64, CLUSTERS / 2);
-        assert_eq!(count(300), at_once);
+        assert_eq!(count(300, load()), at_once);
+        assert_eq!(count(300, load().packed()), at_once);
     }
 }

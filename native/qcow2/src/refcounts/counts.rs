@@ -182,6 +182,18 @@ impl Counts {
         }
     }
 
+    /// The count that all of the 64 from `64 * group` on have, if they are alike.
+    pub fn alike_in(&self, group: usize) -> Option<u64> {
+        match &self.packed {
+            Packed::Alike(count) => Some(*count),
+            Packed::Each { order, words } => {
+                let words = &words[group << order..][..1 << order];
+                let first = words[0] & largest(*order);
+                words.iter().all(|&word| word == ones(*order) * first).then_some(first)
+            }
+        }
+    }
+
     /// No count is above this.
     pub fn at_most(&self) -> u64 {
         match self.packed {

@@ -22,6 +22,9 @@ pub(super) enum Role {
     Data,
 }
 
+/// Something for each of the marks that a cluster may have: in use, metadata, seen, taken, kept, shared.
+pub(super) type Marks<T> = [T; 6];
+
 /// Why a reference is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -93,6 +96,21 @@ impl Page {
             shared: Bits::None,
             waiting: None,
         }
+    }
+
+    /// Which of the [`Marks`] says that a cluster is referenced more than once.
+    pub const SHARED: usize = 5;
+
+    /// The page of which this is known.
+    pub fn of(len: usize, counts: Counts, marks: Marks<Bits>) -> Self {
+        let [in_use, metadata, seen, taken, kept, shared] = marks;
+        Self { metadata, seen, taken, kept, shared, ..Self::new(len, counts, in_use) }
+    }
+
+    /// All marks; none while something waits.
+    pub fn marks(&self) -> Option<Marks<&Bits>> {
+        let Self { in_use, metadata, seen, taken, kept, shared, .. } = self;
+        self.waiting.is_none().then_some([in_use, metadata, seen, taken, kept, shared])
     }
 
     /// Notes which clusters are in use, besides those that are counted.
