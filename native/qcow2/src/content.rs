@@ -62,11 +62,7 @@ impl Image {
         let (size, l1_offset, entries) = match disk {
             Disk::Active => (self.header.size, self.header.l1_offset, self.header.l1_entries),
             Disk::Snapshot(index) => {
-                let entry = self
-                    .snapshots()?
-                    .into_iter()
-                    .nth(index)
-                    .ok_or_else(|| Error::new(Kind::SnapshotNotFound, "snapshot not found"))?;
+                let entry = self.snapshot(index)?;
                 let size = entry.disk_size().unwrap_or(self.header.size);
                 (size, entry.l1_offset, entry.l1_entries)
             }

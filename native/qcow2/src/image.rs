@@ -155,20 +155,60 @@ impl Image {
 
     /// All snapshots, in the order of the table, which lies inside the file.
     pub fn snapshots(&self) -> Result<Vec<SnapshotEntry>> {
-        Ok(self.snapshot_table()?.0)
+        let mut entries = Vec::new();
+        self.for_snapshots(|_, entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok(entries)
     }
 
-    /// The snapshot table and its length in bytes, without padding.
-    pub(crate) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, u64)> {
+    /// Shows them to `visit` with the host offsets of their rows, one after the other. Returns the
+    /// length of the table in bytes, without padding.
+    pub(crate) fn for_snapshots(
+        &self,
+        visit: impl FnMut(u64, SnapshotEntry) -> Result<()>,
+    ) -> Result<u64> {
         if self.header.snapshot_count == 0 {
-            return Ok((Vec::new(), 0));
+            return Ok(0);
         }
-        snapshot::read_table(
-            self.header.snapshot_count,
-            self.header.snapshots_offset,
-            self.file_bytes,
-            |buf, at| Ok(self.storage.read_at(buf, at)?),
-        )
+        let (count, offset) = (self.header.snapshot_count, self.header.snapshots_offset);
+        let read = |buf: &mut [u8], at| Ok(self.storage.read_at(buf, at)?);
+        snapshot::for_rows(count, offset, self.file_bytes, read, snapshot::refuse, visit)
+    }
+
+    /// The snapshot at a position of the table.
+    pub(crate) fn snapshot(&self, index: usize) -> Result<SnapshotEntry> {
+        let (mut found, mut next) = (None, 0);
+        self.for_snapshots(|_, entry| {
+            if next == index {
+                found = Some(entry);
+            }
+            next += 1;
+            Ok(())
+        })?;
+        found.ok_or_else(|| Error::new(Kind::SnapshotNotFound, "snapshot not found"))
+    }
+
+    /// The position in the table of the snapshot that `selector` means, as `look`, of [`lookup`],
+    /// finds it. Keeps no texts but those that it looks for.
+    pub(crate) fn find_snapshot(
+        &self,
+        selector: &[u8],
+        look: fn(&[SnapshotEntry], &[u8]) -> Result<usize>,
+    ) -> Result<usize> {
+        // Stands for all texts that are not meant.
+        let other: &[u8] = if selector.is_empty() { b"-" } else { b"" };
+        let mut entries = Vec::new();
+        self.for_snapshots(|_, entry| {
+            let [is_id, is_name] = [entry.id_text(), entry.name_text()].map(|it| it == selector);
+            let mut kept = entry.bare();
+            kept.id = if is_id || is_name { entry.id } else { other.to_vec() };
+            kept.name = if is_name { entry.name } else { other.to_vec() };
+            entries.push(kept);
+            Ok(())
+        })?;
+        look(&entries, selector)
     }
 
     /// Refuses what no operation that changes an image can keep intact: nothing is written.

@@ -45,7 +45,7 @@ impl Image {
         if needed.saturating_mul(8) > MAX_L1_BYTES {
             return Err(Error::new(Kind::TooLarge, "Image is too big"));
         }
-        let mut planner = Planner::new(self)?;
+        let planner = Planner::new(self)?;
         let used = u32::try_from(self.header.l1_entries_for(self.header.size)).unwrap_or(u32::MAX);
         let needed = u32::try_from(needed).expect("at most 2^22 entries");
         let entries = self.header.l1_entries.min(used);

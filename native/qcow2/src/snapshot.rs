@@ -12,7 +12,7 @@ use crate::format::header::{MAX_L1_BYTES, MAX_SNAPSHOTS, autoclear};
 use crate::format::snapshot::{SnapshotEntry, too_many};
 use crate::full_disk;
 use crate::image::{Image, lookup};
-use crate::plan::{ActiveL1, Goal, Planner, SnapshotAfter, check_snapshot_l1};
+use crate::plan::{ActiveL1, Goal, Planner, Row, SnapshotAfter, check_snapshot_l1};
 use crate::transaction::{CommitOptions, Committed, commit};
 
 /// qemu-img keeps no more of a name.
@@ -57,14 +57,19 @@ impl Image {
             return Err(too_many());
         }
         check_name(new.name)?;
-        let mut planner = Planner::new(self)?;
-        let entries = planner.snapshots();
-        ensure_free(entries, new.name)?;
-        let id = next_id(entries, new.least_id).to_string().into_bytes();
+        let planner = Planner::new(self)?;
+        self.ensure_free(new.name)?;
+        let mut ids = Vec::new();
+        self.for_snapshots(|_, entry| {
+            ids.push(entry.numeric_id());
+            Ok(())
+        })?;
+        let id = next_id(&ids, new.least_id).to_string().into_bytes();
+        drop(ids);
         let date = (new.date_sec, new.date_nsec);
         let entry = SnapshotEntry::disk_only(id, new.name.to_vec(), date, self.header.size);
         let mut after = planner.carried(self.header.size);
-        after.push(SnapshotAfter::New(entry.clone()));
+        after.push(SnapshotAfter::New(Box::new(entry.clone())));
         let goal = Goal {
             active: Some(ActiveL1::same(&self.header)),
             snapshots: Some(after),
@@ -96,16 +101,14 @@ impl Image {
                 Error::new(Kind::HasBitmaps, "Device has active dirty bitmaps").with_hint(hint)
             );
         }
-        let entries = self.snapshots()?;
-        let index = lookup::by_id_or_name(&entries, selector).map_err(|error| {
+        let found = self.find_snapshot(selector, lookup::by_id_or_name).map_err(|error| {
             if error.kind() == Kind::SnapshotNotFound {
                 Error::new(error.kind(), "Failed to load snapshot: No such file or directory")
             } else {
                 error
             }
-        })?;
-        let entry = entries[index].clone();
-        drop(entries);
+        });
+        let entry = self.snapshot(found?)?;
         if let Err(error) = check_snapshot_l1(self, &entry) {
             let errno = match error.kind() {
                 Kind::TooLarge => "File too large",
@@ -122,7 +125,7 @@ impl Image {
                 "The snapshot has another disk size, and version 2 images cannot change theirs",
             ));
         }
-        let mut planner = Planner::new(self)?;
+        let planner = Planner::new(self)?;
         // Snapshots that do not say how large their disk was mean the size of today.
         let snapshots = (size != self.header.size).then(|| planner.carried(self.header.size));
         let goal = Goal {
@@ -146,7 +149,7 @@ impl Image {
         options: &mut CommitOptions<'_>,
     ) -> Result<Committed> {
         self.ensure_changeable()?;
-        let index = lookup::by_name(&self.snapshots()?, name)?;
+        let index = self.find_snapshot(name, lookup::by_name)?;
         self.delete_at(index, options)
     }
 
@@ -157,13 +160,13 @@ impl Image {
         options: &mut CommitOptions<'_>,
     ) -> Result<Committed> {
         self.ensure_changeable()?;
-        let index = lookup::by_id(&self.snapshots()?, id)?;
+        let index = self.find_snapshot(id, lookup::by_id)?;
         self.delete_at(index, options)
     }
 
     fn delete_at(&mut self, index: usize, options: &mut CommitOptions<'_>) -> Result<Committed> {
-        let mut planner = Planner::new(self)?;
-        options.snapshot = Some(planner.snapshots()[index].clone());
+        let planner = Planner::new(self)?;
+        options.snapshot = Some(self.snapshot(index)?);
         let mut after = planner.carried(self.header.size);
         after.remove(index);
         let goal = Goal {
@@ -190,21 +193,32 @@ impl Image {
     ) -> Result<Committed> {
         self.ensure_changeable()?;
         check_name(name)?;
-        let mut planner = Planner::new(self)?;
-        let entries = planner.snapshots();
-        let index = lookup::by_id_or_name(entries, selector)?;
-        let old = &entries[index];
-        if old.name != name {
-            ensure_free(entries, name)?;
+        let planner = Planner::new(self)?;
+        let index = self.find_snapshot(selector, lookup::by_id_or_name)?;
+        let mut entry = self.snapshot(index)?;
+        if entry.name != name {
+            self.ensure_free(name)?;
         }
-        let mut after = planner.carried(self.header.size);
-        let SnapshotAfter::Kept { entry, .. } = &mut after[index] else { unreachable!("carried") };
+        entry.widen(self.header.size);
         entry.name = name.to_vec();
-        options.snapshot = Some(entry.clone());
+        let mut after = planner.carried(self.header.size);
+        after[index] = SnapshotAfter::Kept { index, row: Row::Whole(Box::new(entry.clone())) };
+        options.snapshot = Some(entry);
         let goal = Goal { snapshots: Some(after), ..Goal::same(&self.header) };
         let plan = planner.plan(goal)?;
         let done = commit(self, plan, options)?;
         Ok(Committed { snapshot: options.snapshot.take(), ..done })
+    }
+
+    /// Fails where a snapshot has that name.
+    fn ensure_free(&self, name: &[u8]) -> Result<()> {
+        self.for_snapshots(|_, entry| {
+            if entry.name == name {
+                return Err(Error::new(Kind::SnapshotExists, "A snapshot of that name exists"));
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Virtual size of a snapshot and the L1 table that an active disk of its content has. What
@@ -242,23 +256,15 @@ fn check_name(name: &[u8]) -> Result<()> {
     Err(Error::new(Kind::InvalidName, reason))
 }
 
-fn ensure_free(entries: &[SnapshotEntry], name: &[u8]) -> Result<()> {
-    if entries.iter().any(|entry| entry.name == name) {
-        return Err(Error::new(Kind::SnapshotExists, "A snapshot of that name exists"));
-    }
-    Ok(())
-}
-
 /// One more than the highest id, as QEMU counts, and at least `least`. Where that overflows, the
 /// smallest number that no entry uses (QEMU would wrap to 0).
-fn next_id(entries: &[SnapshotEntry], least: u64) -> u64 {
-    let highest = entries.iter().map(SnapshotEntry::numeric_id).max().unwrap_or(0);
+fn next_id(ids: &[u64], least: u64) -> u64 {
+    let highest = ids.iter().copied().max().unwrap_or(0);
     if let Some(next) = highest.checked_add(1) {
         return next.max(least);
     }
-    let used: std::collections::BTreeSet<_> =
-        entries.iter().map(SnapshotEntry::numeric_id).collect();
-    (least.max(1)..=u64::MAX).find(|id| !used.contains(id)).expect("fewer entries than numbers")
+    let used: std::collections::BTreeSet<_> = ids.iter().copied().collect();
+    (least.max(1)..=u64::MAX).find(|id| !used.contains(id)).expect("fewer ids than numbers")
 }
 
 #[cfg(test)]
@@ -267,7 +273,8 @@ mod tests {
 
     #[test]
     fn an_id_is_never_used_twice_even_where_qemu_would_wrap() {
-        let entry = |id: &str| SnapshotEntry::disk_only(id.into(), b"n".to_vec(), (0, 0), 0);
+        let entry =
+            |id: &str| SnapshotEntry::disk_only(id.into(), Vec::new(), (0, 0), 0).numeric_id();
         assert_eq!(next_id(&[], 0), 1);
         assert_eq!(next_id(&[entry("3"), entry("12abc")], 0), 13);
         assert_eq!(next_id(&[entry("3")], 9), 9);

@@ -38,7 +38,7 @@ impl GoalFor {
             Selection::ActiveDisk if image.header.snapshot_count == 0 => return Ok(Self::Same),
             Selection::ActiveDisk => Disk::Active,
             Selection::Snapshot(selector) => {
-                Disk::Snapshot(lookup::by_id_or_name(&image.snapshots()?, selector)?)
+                Disk::Snapshot(image.find_snapshot(selector, lookup::by_id_or_name)?)
             }
         };
         image.ensure_mapped_here()?;
@@ -89,7 +89,7 @@ impl GoalFor {
 /// The plan that changes nothing but the rows of the snapshot table. A row that does not state the
 /// size of its disk means that of today.
 fn widened(image: &Image) -> Result<Plan> {
-    let mut planner = Planner::new(image)?;
+    let planner = Planner::new(image)?;
     let snapshots = Some(planner.carried(image.header.size));
     planner.plan(Goal { snapshots, ..Goal::same(&image.header) })
 }
@@ -102,7 +102,7 @@ fn only(image: &Image, disk: Disk) -> Result<Plan> {
     let goal = match disk {
         Disk::Active => Goal { active: Some(ActiveL1::same(&image.header)), ..same },
         Disk::Snapshot(index) => {
-            let (size, active) = image.snapshot_disk(&planner.snapshots()[index])?;
+            let (size, active) = image.snapshot_disk(&image.snapshot(index)?)?;
             // Bitmaps describe the active disk.
             let drop_bitmaps = image.header.autoclear & BITMAPS != 0;
             Goal { size, active: Some(active), drop_bitmaps, ..same }

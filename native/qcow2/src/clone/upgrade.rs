@@ -21,7 +21,12 @@ const ROW_EXTRA_BYTES: usize = 16;
 
 /// Whether rows of the snapshot table lack what version 3 asks for.
 pub(super) fn has_short_rows(image: &Image) -> Result<bool> {
-    Ok(image.snapshots()?.iter().any(|row| row.extra.len() < ROW_EXTRA_BYTES))
+    let mut any = false;
+    image.for_snapshots(|_, row| {
+        any |= row.extra.len() < ROW_EXTRA_BYTES;
+        Ok(())
+    })?;
+    Ok(any)
 }
 
 /// Refuses, before anything is copied, drafts whose longer header would not fit.

@@ -150,7 +150,7 @@ fn view(
     let image = Image::open(Box::new(file.try_clone()?))?;
     let disk = match snapshot {
         None => Disk::Active,
-        Some(selector) => Disk::Snapshot(lookup::by_id_or_name(&image.snapshots()?, selector)?),
+        Some(selector) => Disk::Snapshot(image.find_snapshot(selector, lookup::by_id_or_name)?),
     };
     let map = GuestMap::new(image, disk)?;
     let has_backing = map.image().header.backing_file.as_ref().is_some_and(|name| !name.is_empty());

@@ -35,11 +35,7 @@ impl GuestMap {
         let (size, l1_offset, l1_entries) = match disk {
             Disk::Active => (header.size, header.l1_offset, header.l1_entries),
             Disk::Snapshot(index) => {
-                let entry = image
-                    .snapshots()?
-                    .into_iter()
-                    .nth(index)
-                    .ok_or_else(|| Error::new(Kind::SnapshotNotFound, "snapshot not found"))?;
+                let entry = image.snapshot(index)?;
                 let (size, _) = image.snapshot_disk(&entry)?;
                 (size, entry.l1_offset, entry.l1_entries)
             }

@@ -120,6 +120,11 @@ impl SnapshotEntry {
         }
     }
 
+    /// The same without what makes rows long: their texts and extra data.
+    pub(crate) fn bare(&self) -> Self {
+        Self { id: Vec::new(), name: Vec::new(), extra: Vec::new(), ..*self }
+    }
+
     /// Widens the extra data to what every rewrite by QEMU gives it. A missing disk size freezes
     /// the current one, a missing icount is "none".
     pub(crate) fn widen(&mut self, disk_size: u64) {
@@ -314,12 +319,14 @@ pub(crate) fn too_many() -> Error {
 }
 
 /// How many bytes that are.
-pub(crate) fn table_bytes(entries: &[SnapshotEntry]) -> u64 {
-    let row = |entry: &SnapshotEntry| {
-        let bytes = FIXED_BYTES + entry.extra.len() + entry.id.len() + entry.name.len();
-        bytes.next_multiple_of(8) as u64
-    };
-    entries.iter().map(row).sum()
+fn table_bytes(entries: &[SnapshotEntry]) -> u64 {
+    entries.iter().map(row_bytes).sum()
+}
+
+/// How many bytes one entry has, with its padding.
+pub(crate) fn row_bytes(entry: &SnapshotEntry) -> u64 {
+    let bytes = FIXED_BYTES + entry.extra.len() + entry.id.len() + entry.name.len();
+    bytes.next_multiple_of(8) as u64
 }
 
 /// Encodes one entry behind `out`, of which the length is a multiple of 8, and pads it.

@@ -67,7 +67,7 @@ impl Planner<'_> {
 }
 
 /// Somebody writes who does not respect locks: what was read twice was not the same.
-fn changed() -> Error {
+pub(super) fn changed() -> Error {
     Error::new(Kind::Busy, "The image changed while it was read")
 }
 

@@ -3,6 +3,7 @@
 use crate::format::header::Header;
 use crate::format::snapshot::SnapshotEntry;
 
+use super::row::Row;
 use super::slot::Slot;
 
 /// A snapshot in the state after the commit.
@@ -12,11 +13,11 @@ pub(crate) enum SnapshotAfter {
     Kept {
         /// Position in the table before.
         index: usize,
-        /// What its row says from now on.
-        entry: SnapshotEntry,
+        /// What its row is from now on.
+        row: Row,
     },
     /// A new snapshot of the active mapping; its L1 table is placed by the commit.
-    New(SnapshotEntry),
+    New(Box<SnapshotEntry>),
 }
 
 /// What happens to L2 tables whose references stay the same, where the active L1 table is written.

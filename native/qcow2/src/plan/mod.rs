@@ -9,6 +9,7 @@
 //! | file | knows |
 //! |---|---|
 //! | `goal` | what an operation wants |
+//! | `row` | rows of the snapshot table that need not be in memory |
 //! | `slot` | L1 entries whose tables may have no place yet |
 //! | `tables` | every table but the L2 tables, and what a goal does without |
 //! | `uses` | how often each L2 table is named, before and after |
@@ -27,6 +28,7 @@ mod flags;
 mod goal;
 mod planner;
 mod proof;
+mod row;
 mod slot;
 mod tables;
 mod uses;
@@ -37,7 +39,6 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::header::Header;
-use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 use crate::refcounts::Refcounts;
 
@@ -45,6 +46,7 @@ pub(crate) use flags::flagged;
 pub(crate) use goal::{ActiveL1, Goal, SnapshotAfter, Unchanged};
 pub(crate) use planner::Planner;
 pub(crate) use proof::knows_all_references;
+pub(crate) use row::{Row, rows_bytes};
 pub(crate) use slot::{Named, Slot};
 pub(crate) use tables::check_snapshot_l1;
 
@@ -82,7 +84,7 @@ pub(crate) struct Plan {
     /// The L1 table of the new snapshot, if there is one: the same entries.
     pub snapshot_l1: Option<Arc<Vec<Slot>>>,
     /// The snapshot table, if it changes; the new snapshot's L1 offset is still open.
-    pub snapshots: Option<Vec<SnapshotEntry>>,
+    pub snapshots: Option<Vec<Row>>,
     /// Position of the new snapshot.
     pub new_snapshot: Option<usize>,
     /// The header afterwards, table locations still as before.

@@ -1,16 +1,15 @@
 //! From a goal to its plan: the steps, in their order.
 
-use std::mem;
-
 use crate::error::Result;
 use crate::format::header::{Header, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, autoclear};
-use crate::format::snapshot::{SnapshotEntry, table_bytes, too_many};
+use crate::format::snapshot::{SnapshotEntry, row_bytes, too_many};
 use crate::image::Image;
 use crate::refcounts::{Change, Refcounts};
 use crate::storage::Storage;
 
 use super::goal::{Goal, SnapshotAfter, Unchanged};
 use super::proof::Counting;
+use super::row::{Row, rows_bytes};
 use super::slot::{Slot, slots};
 use super::tables::{self, Table};
 use super::uses::{self, Uses};
@@ -23,13 +22,22 @@ pub(crate) struct Planner<'a> {
     pub(super) refcounts: Refcounts,
     /// Every table but L2 tables and refcount blocks.
     pub(super) tables: Vec<Table>,
+    /// The snapshots, without what makes their rows long.
     pub(super) snapshots: Vec<SnapshotEntry>,
+    /// Where these begin in the file, and how many bytes they have when they are written again.
+    rows: Vec<(u64, u64)>,
 }
 
 impl<'a> Planner<'a> {
     /// Reads the tables that every operation needs and makes sure that they do not overlap.
     pub fn new(image: &'a Image) -> Result<Self> {
-        let (snapshots, snapshot_table_bytes) = image.snapshot_table()?;
+        let (mut snapshots, mut rows) = (Vec::new(), Vec::new());
+        let snapshot_table_bytes = image.for_snapshots(|at, mut entry| {
+            snapshots.push(entry.bare());
+            entry.widen(0);
+            rows.push((at, row_bytes(&entry)));
+            Ok(())
+        })?;
         let storage = image.storage();
         let mut refcounts = Refcounts::load(image)?;
         let tables = tables::all(image, &snapshots, snapshot_table_bytes)?;
@@ -41,10 +49,10 @@ impl<'a> Planner<'a> {
             let block = tables::block(&image.header, &refcounts, index);
             refcounts.claim_table(storage, block, change)?;
         }
-        Ok(Self { image, storage, refcounts, tables, snapshots })
+        Ok(Self { image, storage, refcounts, tables, snapshots, rows })
     }
 
-    /// The snapshots as they are.
+    /// The snapshots as they are, without ids, names and extra data.
     pub fn snapshots(&self) -> &[SnapshotEntry] {
         &self.snapshots
     }
@@ -55,17 +63,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Every snapshot as a rewrite leaves it: widened to 24 bytes of extra data, as QEMU does, which
-    /// states the size of its disk; those that do not state any mean `disk_size`. From now on
-    /// [`Self::snapshots`] knows of the rows only where their L1 tables are: they may have 64 MiB.
-    pub fn carried(&mut self, disk_size: u64) -> Vec<SnapshotAfter> {
-        let widened = |(index, row): (usize, &mut SnapshotEntry)| {
-            let rest =
-                SnapshotEntry { id: Vec::new(), name: Vec::new(), extra: Vec::new(), ..*row };
-            let mut entry = mem::replace(row, rest);
-            entry.widen(disk_size);
-            SnapshotAfter::Kept { index, entry }
+    /// states the size of its disk; those that do not state any mean `disk_size`.
+    pub fn carried(&self, disk_size: u64) -> Vec<SnapshotAfter> {
+        let kept = |(index, &(at, bytes)): (usize, &(u64, u64))| SnapshotAfter::Kept {
+            index,
+            row: Row::Standing { at, bytes, disk_size },
         };
-        self.snapshots.iter_mut().enumerate().map(widened).collect()
+        self.rows.iter().enumerate().map(kept).collect()
     }
 
     /// The counts, for operations that place data before they plan.
@@ -100,7 +104,7 @@ impl<'a> Planner<'a> {
         let links = self.link(&mut goal, &written)?;
         let new_snapshot = goal.takes_snapshot();
         let header = header_after(&self.image.header, &goal);
-        let snapshots = goal.snapshots.map(table_entries).transpose()?;
+        let snapshots = goal.snapshots.map(table_rows).transpose()?;
         let fresh = goal
             .fresh
             .into_iter()
@@ -150,16 +154,16 @@ fn header_after(header: &Header, goal: &Goal) -> Header {
 }
 
 /// The rows of the snapshot table afterwards; fails where they are too many or too long.
-fn table_entries(after: Vec<SnapshotAfter>) -> Result<Vec<SnapshotEntry>> {
-    let entries: Vec<_> = after
+fn table_rows(after: Vec<SnapshotAfter>) -> Result<Vec<Row>> {
+    let rows: Vec<_> = after
         .into_iter()
-        .map(|s| match s {
-            SnapshotAfter::Kept { entry, .. } | SnapshotAfter::New(entry) => entry,
+        .map(|snapshot| match snapshot {
+            SnapshotAfter::Kept { row, .. } => row,
+            SnapshotAfter::New(entry) => Row::Whole(entry),
         })
         .collect();
-    let is_full = entries.len() > MAX_SNAPSHOTS as usize;
-    if is_full || table_bytes(&entries) > MAX_SNAPSHOT_TABLE_BYTES {
+    if rows.len() > MAX_SNAPSHOTS as usize || rows_bytes(&rows) > MAX_SNAPSHOT_TABLE_BYTES {
         return Err(too_many());
     }
-    Ok(entries)
+    Ok(rows)
 }

@@ -11,9 +11,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::header::MAX_REFCOUNT_TABLE_BYTES;
-use crate::format::snapshot::table_bytes;
 use crate::image::Image;
-use crate::plan::Plan;
+use crate::plan::{Plan, rows_bytes};
 use crate::refcounts::Refcounts;
 use crate::storage::Storage;
 
@@ -54,7 +53,7 @@ impl Needs {
             snapshots: plan
                 .snapshots
                 .as_ref()
-                .map_or(0, |rows| table_bytes(rows).div_ceil(cluster_bytes)),
+                .map_or(0, |rows| rows_bytes(rows).div_ceil(cluster_bytes)),
             blocks: 0,
             table: 0,
         }

@@ -3,9 +3,8 @@
 use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::mapping;
-use crate::format::snapshot::encode_row;
 use crate::image::Image;
-use crate::plan::{Named, Plan, Slot, TableContent, flagged};
+use crate::plan::{Named, Plan, Row, Slot, TableContent, flagged};
 use crate::storage::Storage;
 
 use super::Committed;
@@ -26,10 +25,9 @@ pub(super) fn header_after(plan: &Plan, layout: Option<&Layout>) -> Header {
         header.l1_entries = u32::try_from(l1.len()).expect("at most 32 MiB of entries");
         header.l1_offset = layout.active_l1.start << bits;
     }
-    if let Some(entries) = &plan.snapshots {
-        header.snapshot_count = u32::try_from(entries.len()).expect("at most 65 536");
-        header.snapshots_offset =
-            if entries.is_empty() { 0 } else { layout.snapshots.start << bits };
+    if let Some(rows) = &plan.snapshots {
+        header.snapshot_count = u32::try_from(rows.len()).expect("at most 65 536");
+        header.snapshots_offset = if rows.is_empty() { 0 } else { layout.snapshots.start << bits };
     }
     header.refcount_table_offset = layout.table.start << bits;
     header.refcount_table_clusters =
@@ -147,19 +145,19 @@ pub(super) fn write_tables(
             writer.push(&mapping::encode_table(&entries, 0))?;
         }
     }
-    if let Some(entries) = plan.snapshots.as_mut().filter(|entries| !entries.is_empty()) {
-        if let Some(index) = plan.new_snapshot {
+    if let Some(rows) = plan.snapshots.as_mut().filter(|rows| !rows.is_empty()) {
+        if let Some(Row::Whole(entry)) = plan.new_snapshot.map(|index| &mut rows[index]) {
             // A disk of size 0 has an L1 table without entries: any place inside the file will do.
-            entries[index].l1_offset = layout.snapshot_l1.start << bits;
-            entries[index].l1_entries = header.l1_entries;
+            entry.l1_offset = layout.snapshot_l1.start << bits;
+            entry.l1_entries = header.l1_entries;
         }
         writer.begin(layout.snapshots.start)?;
         // The table may have 64 MiB.
-        let mut row = Vec::new();
-        for entry in entries {
-            row.clear();
-            encode_row(entry, &mut row);
-            writer.push(&row)?;
+        let mut bytes = Vec::new();
+        for row in rows {
+            bytes.clear();
+            row.encode(image, &mut bytes)?;
+            writer.push(&bytes)?;
         }
     }
     for &(index, cluster) in &layout.blocks {

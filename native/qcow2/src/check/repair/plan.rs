@@ -13,9 +13,9 @@ use crate::check::stored::{Counts, Stored};
 use crate::error::Result;
 use crate::format::header::{MAX_SNAPSHOT_TABLE_BYTES, autoclear, incompatible};
 use crate::format::mapping::{COPIED, OFFSET_MASK};
-use crate::format::snapshot::{table_bytes, too_many};
+use crate::format::snapshot::too_many;
 use crate::image::Image;
-use crate::plan::{MovedTable, Plan, Slot, TableContent, knows_all_references};
+use crate::plan::{MovedTable, Plan, Row, Slot, TableContent, knows_all_references, rows_bytes};
 use crate::refcounts::Refcounts;
 
 /// What the commit has to do.
@@ -93,16 +93,14 @@ pub(super) fn plan(
         given_up.append(&mut replaced);
     }
     let mut snapshots = None;
-    if let Some(Rows { entries, bytes, .. }) = wanted.rows {
-        let mut rows = entries.clone();
-        for row in &mut rows {
-            row.widen(header.size);
-        }
+    if let Some(Rows { entries, offsets, bytes, .. }) = wanted.rows {
+        let standing = |(&at, entry): (&u64, &_)| Row::standing(at, entry, header.size);
+        let rows: Vec<_> = offsets.iter().zip(entries).map(standing).collect();
         let mut replaced: Vec<u64> =
             counted_clusters(geometry, header.snapshots_offset, *bytes).collect();
         take_off(references, &replaced, u64::MAX);
         given_up.append(&mut replaced);
-        if table_bytes(&rows) > MAX_SNAPSHOT_TABLE_BYTES {
+        if rows_bytes(&rows) > MAX_SNAPSHOT_TABLE_BYTES {
             return Err(too_many());
         }
         snapshots = Some(rows);
