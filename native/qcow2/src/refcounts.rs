@@ -253,6 +253,7 @@ impl Refcounts {
     }
 
     /// A block that was loaded or made by this command.
+    #[inline]
     fn loaded(&self, index: usize) -> Option<&Block> {
         let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
         slot.checked_sub(1).map(|slot| &self.blocks[slot])
@@ -276,6 +277,9 @@ impl Refcounts {
         if let Some(packing) = &mut self.packing {
             let pages = (0..).zip(&block.pages).filter(|(_, page)| matches!(page, Known::Open(_)));
             packing.open.extend(pages.map(|(nth, _)| (slot, nth)));
+        }
+        if self.blocks.len() == self.blocks.capacity() {
+            self.blocks.reserve_exact(self.blocks.len() / 8 + 16);
         }
         self.blocks.push(block);
         self.slots[index] = slot + 1;
@@ -317,12 +321,11 @@ impl Refcounts {
 
     /// NEW count of `cluster`, and whether the state after the commit was seen to reference it more
     /// than once. No count where nothing is known.
-    #[inline]
     fn known(&mut self, storage: &dyn Storage, cluster: u64) -> Result<(u64, bool)> {
         let (index, entry) = self.locate(cluster);
         let (len, bits) = (self.page_entries(), self.page_bits());
         let (page, entry) = (entry >> bits, entry & (len - 1));
-        if self.block(storage, index)?.is_none() {
+        if self.loaded(index).is_none() && self.block(storage, index)?.is_none() {
             return Ok((0, false));
         }
         Ok(match &self.loaded(index).expect("just now").pages[page] {

@@ -48,6 +48,9 @@ pub(super) struct Room {
 
 impl Room {
     pub const CHECK: Self = Self { counts: 20 << 20, least_counts: 8 << 20, ones: 8 << 20 };
+    /// Whatever all counts take.
+    pub const ALL_COUNTS: Self =
+        Self { counts: usize::MAX, least_counts: usize::MAX, ..Self::CHECK };
 }
 
 /// What the guest's clusters look like in the active state.
@@ -92,13 +95,9 @@ pub(super) struct Ground<'a> {
 /// Counts all references, whatever memory that takes. A table that cannot be read is told, and ends
 /// it.
 pub(super) fn take(ground: Ground<'_>, teller: &mut Teller<'_>) -> Result<(References, Findings)> {
-    let references = References::new(ground.clusters);
-    let ones = Ones::all(ground.stored, ground.clusters);
-    let mut walk = Walk { ground, references, ones: &ones, findings: Findings::default() };
-    walk.run(teller)?;
-    let mut findings = walk.findings;
-    findings.finish();
-    Ok((walk.references, findings))
+    let mut all = References::new(0);
+    let findings = take_by_windows(ground, Room::ALL_COUNTS, |window| all = window, teller)?;
+    Ok((all, findings))
 }
 
 /// The same within bounds: shows references to `visit` window by window, ascending, none of them

@@ -22,11 +22,6 @@ pub(super) struct Ones {
 }
 
 impl Ones {
-    /// Of all clusters, whatever memory that takes.
-    pub fn all(stored: &Stored<'_>, clusters: u64) -> Self {
-        Self::within(usize::MAX, stored, 0, clusters)
-    }
-
     /// Of those of `clusters` clusters from `first` on, as many as `most_bytes` bytes will do for.
     /// `first` is a multiple of [`PAGE_CLUSTERS`].
     pub fn within(most_bytes: usize, stored: &Stored<'_>, first: u64, clusters: u64) -> Self {

@@ -19,6 +19,8 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// What a walk over clusters in no order may take. So the clusters of a large disk are not seen all
 /// at once.
 const WALK_BYTES: u64 = 24 << 20;
+/// And what it may take where pages are packed, so that nearly all of the memory is theirs.
+const PACKED_WALK_BYTES: u64 = 12 << 20;
 /// What it takes for each cluster, until all around it are seen, and next to nothing then: while
 /// they wait.
 const WAITING_BITS: u64 = 1;
@@ -39,7 +41,9 @@ pub(super) fn reference_tables(
     change: impl Fn(Names) -> Change,
     hear: impl FnMut(usize, bool),
 ) -> Result<()> {
-    reference_within(WALK_BYTES, image, refcounts, uses, wanted, change, hear)
+    let packs = packs(image.file_bytes >> image.header.cluster_bits);
+    let most_bytes = if packs { PACKED_WALK_BYTES } else { WALK_BYTES };
+    reference_within(most_bytes, image, refcounts, uses, wanted, change, hear)
 }
 
 fn reference_within(

@@ -28,6 +28,22 @@ fn a_change_of_268_million_small_clusters_takes_at_most_64_mib() {
     assert_bounded(&path, &all);
 }
 
+/// A leak in a quarter of the pages of counts: each of these changes.
+#[test]
+fn a_repair_of_268_million_small_clusters_takes_at_most_64_mib() {
+    if is_child() {
+        return;
+    }
+    let (mut image, ..) = scattered(16, 1);
+    let count = 30_000;
+    for nth in 0..count {
+        let leak = (nth + 80) * 2048 + (nth + 7) % 2048;
+        image.count(leak..leak + 1, 1);
+    }
+    let (_directory, path) = image.finish();
+    assert_bounded(&path, &[&format!("repair leaks {count}"), "check"]);
+}
+
 /// As long a table as there may be, in very many rows and in a few with the longest names and
 /// ids. It was kept once, as rows.
 #[test]

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use qcow2::check::repair::repair;
 use qcow2::clone::{Strategy, Wanted, clone_image};
 use qcow2::storage::{Access, FileStorage};
-use qcow2::{Bitmaps, CommitOptions, Image, NewSnapshot, check};
+use qcow2::{Bitmaps, CommitOptions, Image, NewSnapshot, Repair, check};
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
@@ -66,6 +67,17 @@ fn act(path: &Path, operation: &str) {
         std::fs::remove_file(target).unwrap();
         return;
     }
+    if let Some(rest) = operation.strip_prefix("repair") {
+        let mut image = check::open(Box::new(storage)).unwrap();
+        let (level, leaks) = match rest.trim().split_once(' ') {
+            Some(("all", leaks)) => (Repair::All, leaks),
+            Some(("leaks", leaks)) => (Repair::Leaks, leaks),
+            _ => panic!("no repair {rest}"),
+        };
+        let done = repair(&mut image, level, options, &mut |_| {}).unwrap();
+        assert_eq!((done.leaks_fixed, done.corruptions_fixed), (leaks.parse().unwrap(), 0));
+        return;
+    }
     let mut image = Image::open(Box::new(storage)).unwrap();
     let (operation, name) = operation.split_once(' ').unwrap_or((operation, "new"));
     let new = NewSnapshot { name: name.as_bytes(), least_id: 0, date_sec: 0, date_nsec: 0 };
@@ -81,7 +93,7 @@ fn act(path: &Path, operation: &str) {
 }
 
 /// Does them one after the other, and says where one took too much. `check` finds nothing wrong,
-/// `check N` as many problems; `create NAME` takes a snapshot of that name.
+/// `check N` as many problems; `repair LEVEL N` puts so many leaks right, and nothing else; `create NAME` takes a snapshot of that name.
 pub fn assert_bounded(path: &Path, operations: &[&str]) {
     let this = std::thread::current().name().unwrap().to_owned();
     for operation in operations {
