@@ -2,7 +2,7 @@
 // us an image of which qemu-img says at least as much good. Where the image ends depends on where
 // new tables lie, and is not compared.
 
-import { copyFileSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 
 import { describe, expect, test } from "vitest";
@@ -167,6 +167,8 @@ describe.each([
   });
 });
 
+const takeHeaderForTable = (image: Patch): void => image.set(image.l1, 8, COPIED);
+
 /** Both repair everything of an image; qemu-img's word on what is left. */
 async function repairAll(damage: (image: Patch) => void): Promise<Result> {
   return (await repaired({ file: "ordinary.qcow2", story: "", damage }))[1]!;
@@ -281,6 +283,19 @@ describe("differences that are meant", () => {
     expect(after.theirs.status).toBe(0);
     expect(ours.stderr).toContain("ERROR offset=50200: Preallocated cluster is not properly");
     expect(after.ours.status).toBe(2);
+  });
+
+  test("an L1 entry that takes the header for a table is left, and the file as long as it is", async () => {
+    const { theirs, ours } = await repairAll(takeHeaderForTable);
+    expect(theirs.stderr).toContain("qcow2: Marking image as corrupt: ");
+    expect([theirs.status, ours.status]).toEqual([1, 2]);
+    copyFileSync(scene.path("ordinary.qcow2"), scene.path("header.qcow2"));
+    scene.patch("header.qcow2", takeHeaderForTable);
+    const again = () => {
+      run(calque, ["image", "check", "-r", "all", "header.qcow2"], scene.place);
+      return readFileSync(scene.path("header.qcow2"));
+    };
+    expect(again().equals(again())).toBe(true);
   });
 
   test("an unknown autoclear feature does not cost the snapshots", () => {

@@ -92,7 +92,7 @@ impl Image {
 
     /// The image's bytes as QEMU sees them.
     pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { storage: self.storage.as_ref(), file_bytes: self.file_bytes }
+        Reader::new(self.storage.as_ref(), self.file_bytes)
     }
 
     /// Shows all persistent bitmaps to `visit`, in the order of their directory, once they are known

@@ -9,6 +9,8 @@ mod extensions;
 mod new;
 mod read;
 
+use std::ops::Range;
+
 use super::mapping::Mapping;
 use super::{be32, be64, until_nul};
 use crate::error::Result;
@@ -19,6 +21,8 @@ pub(crate) use read::SnapshotTableDefect;
 
 /// The sector that a commit rewrites. 512 bytes are what a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
+/// Those of its bytes that a commit may change: from the size to the autoclear features.
+pub const CHANGING_BYTES: Range<u64> = 24..96;
 /// Largest cluster that the format allows: 2 MiB.
 pub const MAX_CLUSTER_BITS: u32 = 21;
 /// Smallest cluster that the format allows: 512 bytes.

@@ -41,6 +41,16 @@ pub const DAMAGES: &[(&str, Damage)] = &[
     ("one cluster twice", |b| data_entry(b, b.get(b.l2() + 8, 8))),
     ("data in the header", |b| change(b, b.l2(), |_| 1)),
     ("an L2 table outside", |b| b.put(b.l1(), 8, 0x900_0000)),
+    ("an L2 table in the rest of the header", |b| b.put(b.l1(), 8, COPIED | 0x200)),
+    ("an L2 table in the refcount table", |b| b.put(b.l1(), 8, COPIED | b.table())),
+    ("an L2 table in a refcount block", |b| b.put(b.l1(), 8, COPIED | b.block())),
+    ("an L2 table in its L1 table", |b| b.put(b.l1(), 8, COPIED | b.l1())),
+    ("an L2 table in the snapshot table", |b| b.put(b.l1(), 8, COPIED | b.snapshots())),
+    ("a second L2 table in the header", |b| {
+        b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, COPIED);
+    }),
+    ("a snapshot's L2 table in the header", |b| b.put(b.snapshot_l1(), 8, COPIED)),
+    ("a snapshot's L2 table in its L1 table", |b| b.put(b.snapshot_l1(), 8, b.snapshot_l1())),
     ("one L2 table twice", |b| { b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, b.l2()); }),
     ("one damaged L2 table twice", |b| {
         data_entry(b, 0x900_0000); b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, b.l2());
@@ -89,6 +99,9 @@ pub const DAMAGES: &[(&str, Damage)] = &[
     ("a snapshot's L1 table outside", |b| b.put(b.snapshots(), 8, 0x90_0000)),
     ("a snapshot's L1 table where no file reaches", |b| b.put(b.snapshots(), 8, 1 << 63)),
     ("a snapshot's L1 table in the header", |b| b.put(b.snapshots(), 8, 0)),
+    ("a snapshot's long L1 table in the header", |b| {
+        b.put(b.snapshots(), 8, 0); b.put(b.snapshots() + 8, 4, 20);
+    }),
     ("a snapshot's L1 table unaligned", |b| change(b, b.snapshots(), |o| o | 0x200)),
     ("a snapshot's L1 table too large", |b| b.put(b.snapshots() + 8, 4, 0x40_0001)),
     ("a snapshot entry without sizes", |b| b.put(b.snapshots() + 36, 4, 8)),

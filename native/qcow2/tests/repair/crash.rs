@@ -49,6 +49,8 @@ fn cut_everywhere(damaged: &Damaged, tally: &mut Tally, random: &mut Random) {
     tally.repaired += 1;
     let after = verdict(&storage.cached());
     assert_eq!((after.0, after.1), (0, 0), "{name}: {:?}", after.2);
+    let again = RecordingStorage::from_image(storage.cached());
+    assert!(repair_on(&again, *what).unwrap().is_none(), "{name}: repaired twice");
     let recording = Recording { base: image.clone(), operations: storage.operations() };
     let done_from = recording.settled_epoch();
     let allowed = Allowed { views: vec![content.clone()], leaks: false };

@@ -59,8 +59,11 @@ fn random_damage_is_repaired_at_least_as_well_as_by_qemu() {
                 same += 1;
             }
             if what == Repair::All {
+                let left = fs::read(&bench.path).unwrap();
                 let again = repair_by_us(&bench.path, what);
                 assert_eq!(again.status, ours.status, "{story}: again {again:#?}");
+                let same = fs::read(&bench.path).unwrap() == left;
+                assert!(same, "{story}: again, something was written: {again:#?}");
             }
         }
     }

@@ -104,6 +104,7 @@ pub(super) struct Examination<'a> {
     image: &'a Image,
     what: Repair,
     geometry: Geometry,
+    /// Of tables: what the commit changes in the header is no entry of one.
     reader: Reader<'a>,
     stored: Stored<'a>,
     steps: Vec<Step>,
@@ -127,6 +128,7 @@ impl<'a> Examination<'a> {
             })?,
             None => steps::steps(image, reader)?,
         };
+        let reader = reader.without_fields();
         Ok(Self { image, what, geometry, reader, stored, steps, clusters, rows })
     }
 

@@ -15,6 +15,9 @@
 //! What cannot be put right without guessing is left as it is, and stays an error: entries that
 //! lead nowhere, and everything that would have to become zeros.
 //!
+//! An L1 entry may take the header for a table. What the commit itself changes there is no reference
+//! for a repair: else each one would leave the next something to do.
+//!
 //! While entries are damaged, or clusters were counted free that are in use, nobody can say what
 //! else was lost; then nothing is punched, and new tables go only into holes and past the end of
 //! the file, but not where a damaged entry points. Where the file grows over such a place, a second
