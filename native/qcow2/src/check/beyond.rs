@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::entries::Geometry;
+
 /// Clusters past the end of the file that are told apart. What lies further is not looked for: a
 /// repair that needs more room than that does not find it.
 const CLUSTERS: u64 = 1 << 20;
@@ -22,6 +24,18 @@ impl Beyond {
             self.words.resize(index(CLUSTERS / 64), 0);
             self.words[index(nth / 64)] |= 1 << (nth % 64);
         }
+    }
+
+    /// The same of bytes that are past the end.
+    pub fn name_bytes(&mut self, geometry: &Geometry, offset: u64, bytes: u64) {
+        let cluster = geometry.cluster_bytes();
+        let end = geometry.file_bytes.div_ceil(cluster);
+        self.name(end, offset / cluster..offset.saturating_add(bytes).div_ceil(cluster));
+    }
+
+    /// Whether nothing was named.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
     }
 
     /// What was named, ascending, and everything that is not told apart.

@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use super::beyond::Beyond;
 use super::entries::{self, Geometry, L2Entry, Sink};
+use super::mending::{Mended, Mending};
 use super::names::{Named, Names};
 use super::ones::Ones;
 use super::problem::Problem;
@@ -75,6 +76,10 @@ pub(super) struct Findings {
     pub layout: Layout,
     /// What is named past the end of the file.
     pub beyond: Beyond,
+    /// What a repair mends: its problems are counted, and no references of it.
+    pub mended: Mended,
+    /// What that named past the end of the file.
+    pub dropped_beyond: Beyond,
     /// L2 tables with problems.
     pub bad_tables: Suspects,
     /// L2 tables with wrong COPIED flags.
@@ -90,6 +95,8 @@ pub(super) struct Ground<'a> {
     pub steps: &'a [Step],
     /// Clusters of the file.
     pub clusters: u64,
+    /// What is being mended.
+    pub mending: Mending,
 }
 
 /// Counts all references, whatever memory that takes. A table that cannot be read is told, and ends
@@ -310,10 +317,7 @@ impl Sink for Counter<'_> {
     fn reference(&mut self, offset: u64, bytes: u64) {
         if bytes == 0 {
         } else if self.geometry.is_beyond_end(offset, bytes) {
-            let cluster = self.geometry.cluster_bytes();
-            let end = self.geometry.file_bytes.div_ceil(cluster);
-            let clusters = offset / cluster..offset.saturating_add(bytes).div_ceil(cluster);
-            self.findings.beyond.name(end, clusters);
+            self.findings.beyond.name_bytes(&self.geometry, offset, bytes);
             self.corruption();
         } else {
             self.references.add(self.geometry.clusters(offset, bytes), self.times);
@@ -384,6 +388,9 @@ struct TableCount<'a, 'b> {
     named: Named,
     /// COPIED matters: the table is active and its own refcount can be read.
     copied_matters: bool,
+    /// Entries that can be mended are, and how many were.
+    is_mended: bool,
+    mended: u64,
     /// Host bytes of entries that follow each other and agree about COPIED.
     run: Range<u64>,
     run_copied: bool,
@@ -393,12 +400,23 @@ struct TableCount<'a, 'b> {
 
 impl<'a, 'b> TableCount<'a, 'b> {
     fn new(walk: &'a mut Walk<'b>, named: Named) -> Self {
-        let Ground { geometry, stored, .. } = walk.ground;
+        let Ground { geometry, stored, mending, .. } = walk.ground;
+        let is_mended = mending.covers(&geometry, &named);
         let copied_matters = named.active_times > 0
             && named.offset != 0
             && stored.is_readable(named.offset >> geometry.cluster_bits);
         let (run, run_copied) = (0..0, false);
-        Self { walk, geometry, named, copied_matters, run, run_copied, contiguous: 0 }
+        Self {
+            walk,
+            geometry,
+            named,
+            copied_matters,
+            is_mended,
+            mended: 0,
+            run,
+            run_copied,
+            contiguous: 0,
+        }
     }
 
     fn count(mut self, table: &[u8]) {
@@ -421,6 +439,10 @@ impl<'a, 'b> TableCount<'a, 'b> {
         }
         if copied(findings) != before.1 {
             findings.miscopied_tables.push(self.named.offset);
+        }
+        if self.mended > 0 {
+            findings.mended.tables.push(self.named);
+            findings.mended.entries += self.mended;
         }
     }
 
@@ -478,6 +500,10 @@ impl<'a, 'b> TableCount<'a, 'b> {
         let entry = whole.word;
         self.end_run();
         let geometry = self.geometry;
+        if self.is_mended && entries::can_be_mended(&geometry, whole) {
+            self.mended_entry(entry);
+            return;
+        }
         if self.copied_matters
             && entry & COMPRESSED == 0
             && entries::copied_contradiction(&geometry, entry, self.walk.ground.stored).is_some()
@@ -485,6 +511,19 @@ impl<'a, 'b> TableCount<'a, 'b> {
             self.walk.findings.copied += self.named.active_times;
         }
         entries::l2_entry(&geometry, index, whole, self);
+    }
+
+    /// Told once, whoever names the table: then it is mended.
+    fn mended_entry(&mut self, entry: u64) {
+        let before = self.walk.findings.corruptions;
+        let offset = entries::mended_entry(entry, &mut self.walk.counter(1));
+        let findings = &mut self.walk.findings;
+        findings.mended.lines += findings.corruptions - before;
+        self.mended += 1;
+        let bytes = self.geometry.cluster_bytes();
+        if self.geometry.is_beyond_end(offset, bytes) {
+            findings.dropped_beyond.name_bytes(&self.geometry, offset, bytes);
+        }
     }
 }
 

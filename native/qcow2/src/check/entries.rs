@@ -7,7 +7,8 @@ use super::problem::Problem;
 use super::stored::Counts;
 use crate::format::header::{Header, incompatible};
 use crate::format::mapping::{
-    COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, SUBCLUSTERS, ZERO, compressed_extent,
+    COMPRESSED, COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK, SUBCLUSTERS, ZERO,
+    compressed_extent, without_misplaced_cluster,
 };
 
 /// What every judgement needs to know about the image.
@@ -155,6 +156,22 @@ pub(super) fn l2_entry(geometry: &Geometry, index: u64, whole: L2Entry, sink: &m
     if !geometry.external_data {
         sink.reference(offset, geometry.cluster_bytes());
     }
+}
+
+/// Whether a repair can leave out the cluster, which is misplaced and has no data.
+pub(super) fn can_be_mended(geometry: &Geometry, whole: L2Entry) -> bool {
+    let subclusters = geometry.extended.then_some(whole.subclusters);
+    without_misplaced_cluster(whole.word, subclusters, geometry.cluster_bits).is_some()
+}
+
+/// Judges an entry that is being mended; returns where its cluster was to be.
+pub(super) fn mended_entry(entry: u64, sink: &mut impl Sink) -> u64 {
+    if entry & L2_RESERVED != 0 {
+        sink.problem(Problem::L2Reserved { entry });
+    }
+    let offset = entry & OFFSET_MASK;
+    sink.problem(Problem::PreallocatedDropped { offset });
+    offset
 }
 
 /// Where the cluster of an entry that is not compressed is. In an external data file, offset 0 is

@@ -16,6 +16,7 @@ mod census;
 mod comparison;
 mod counted;
 mod entries;
+mod mending;
 mod names;
 mod narration;
 mod ones;
@@ -39,6 +40,8 @@ use crate::storage::Storage;
 use census::{Ground, Room};
 use comparison::Compared;
 use entries::Geometry;
+use mending::Mending;
+use narration::Round;
 use report::{Later, Teller};
 use steps::L1;
 use stored::Stored;
@@ -66,7 +69,8 @@ fn check_within(room: Room, image: &Image, tell: &mut dyn FnMut(&Problem)) -> Re
     let reader = image.reader();
     let stored = &Stored::load(header, reader)?;
     let steps = &steps::steps(image, reader)?;
-    let ground = Ground { geometry, reader, stored, steps, clusters };
+    let mending = Mending::default();
+    let ground = Ground { geometry, reader, stored, steps, clusters, mending };
     let mut teller = Teller::new(tell);
     let mut report = CheckReport::default();
     let (mut later, mut compared) = (Later::default(), Compared::default());
@@ -84,14 +88,15 @@ fn check_within(room: Room, image: &Image, tell: &mut dyn FnMut(&Problem)) -> Re
     report.compressed_clusters = findings.layout.compressed;
     report.corruptions = report.corruptions.saturating_add(findings.corruptions);
     if findings.corruptions > 0 {
-        narration::tell_mapping(header, ground, &findings, &mut teller)?;
+        narration::tell_mapping(header, ground, &findings, Round::First, &mut teller)?;
     }
     later.tell(&mut teller);
     if findings.copied > 0 {
         report.corruptions += findings.copied;
         let active = L1 { offset: header.l1_offset, entries: header.l1_entries };
         let is_told = |offset| findings.miscopied_tables.contains(offset);
-        narration::tell_copied(geometry, reader, stored, active, is_told, &mut teller)?;
+        let mended = &findings.mended;
+        narration::tell_copied(geometry, reader, stored, active, mended, is_told, &mut teller)?;
     }
     let counted = report.corruptions.saturating_add(report.leaks + report.check_errors);
     report.problems_omitted = counted.saturating_sub(teller.told - teller.remarks);

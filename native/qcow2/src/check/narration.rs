@@ -3,8 +3,11 @@
 //! Runs only where there is something to tell, goes only where the problems are, and stops when
 //! nobody listens any more. Its work is bounded by what it tells, and by a budget of its own.
 
+use std::mem;
+
 use super::census::{self, Findings, Ground};
 use super::entries::{self, Geometry, L2Entry, Sink};
+use super::mending::Mended;
 use super::problem::Problem;
 use super::references::References;
 use super::report::Teller;
@@ -23,11 +26,21 @@ const MAX_STEPS: u64 = 1 << 26;
 /// What may be kept to count along, in bytes: overflows of what is beyond are counted and not told.
 const COUNTING_BYTES: usize = 16 << 20;
 
+/// What was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Nothing.
+    First,
+    /// All of it: what can be mended has been.
+    Again,
+}
+
 /// Tells what is wrong with tables and entries.
 pub(super) fn tell_mapping(
     header: &Header,
     ground: Ground<'_>,
     findings: &Findings,
+    round: Round,
     teller: &mut Teller<'_>,
 ) -> Result<()> {
     let Ground { geometry, reader, steps, clusters, .. } = ground;
@@ -35,6 +48,8 @@ pub(super) fn tell_mapping(
     let counted = counts_along.then(|| References::within(COUNTING_BYTES, 0, clusters));
     let bad = bad_entries(ground, findings)?;
     let mut narrator = Narrator { geometry, counted, teller };
+    let mended = &findings.mended;
+    let mut are_mended = vec![round == Round::Again; mended.tables.len()];
     let mut table = L2Reader::new(geometry, reader);
     for step in steps {
         match step {
@@ -70,8 +85,15 @@ pub(super) fn tell_mapping(
                     if !findings.bad_tables.contains(offset) && !counts_along {
                         continue;
                     }
+                    let position = mended.position(offset);
+                    let is_mended =
+                        position.map(|position| mem::replace(&mut are_mended[position], true));
                     for &(index, entry) in table.entries(offset)? {
-                        entries::l2_entry(&geometry, index, entry, &mut narrator);
+                        if is_mended.is_none() || !entries::can_be_mended(&geometry, entry) {
+                            entries::l2_entry(&geometry, index, entry, &mut narrator);
+                        } else if is_mended == Some(false) {
+                            entries::mended_entry(entry.word, &mut narrator);
+                        }
                     }
                 }
             }
@@ -110,6 +132,7 @@ pub(super) fn tell_copied(
     reader: Reader<'_>,
     counts: &impl Counts,
     active: L1,
+    mended: &Mended,
     mut is_told: impl FnMut(u64) -> bool,
     teller: &mut Teller<'_>,
 ) -> Result<()> {
@@ -131,7 +154,11 @@ pub(super) fn tell_copied(
             return Ok(());
         }
         let (told, steps) = (teller.told, table.steps);
+        let is_mended = mended.table(offset).is_some();
         for &(_, entry) in table.entries(offset)? {
+            if is_mended && entries::can_be_mended(&geometry, entry) {
+                continue;
+            }
             let entry = entry.word;
             if let Some(refcount) = entries::copied_contradiction(&geometry, entry, counts) {
                 teller.tell(&Problem::CopiedData { entry, refcount });

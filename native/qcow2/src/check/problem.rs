@@ -41,6 +41,8 @@ pub enum Problem {
     DataUnaligned { offset: u64 },
     /// The cluster kept by a zero cluster does not start on a cluster.
     PreallocatedUnaligned { offset: u64 },
+    /// The same, where a repair leaves that cluster out.
+    PreallocatedDropped { offset: u64 },
     /// Bits of a refcount table entry that must be zero are not.
     TableEntryReserved { index: u64 },
     /// A refcount block does not start on a cluster.
@@ -162,11 +164,13 @@ impl fmt::Display for Problem {
                 "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry \
                  corrupted."
             ),
-            Self::PreallocatedUnaligned { offset } => write!(
-                f,
-                "ERROR offset={offset:x}: Preallocated cluster is not properly aligned; L2 entry \
-                 corrupted."
-            ),
+            Self::PreallocatedUnaligned { offset } | Self::PreallocatedDropped { offset } => {
+                write!(
+                    f,
+                    "ERROR offset={offset:x}: Preallocated cluster is not properly aligned; L2 \
+                     entry corrupted."
+                )
+            }
             Self::TableEntryReserved { index } => {
                 write!(f, "ERROR refcount table entry {index} has reserved bits set")
             }

@@ -173,7 +173,7 @@ impl NewData for NewClusters<'_> {
         let size = 1_usize << bits;
         let tables = plan.moved.iter().filter_map(|table| match &table.content {
             TableContent::Fresh(entries) => Some(entries),
-            TableContent::At(_) => None,
+            TableContent::At(_) | TableContent::Mended { .. } => None,
         });
         let mut written_bytes = 0;
         // What is collected, and the host offset that it goes to.

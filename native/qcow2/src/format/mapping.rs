@@ -121,6 +121,24 @@ pub fn compressed_extent(entry: u64, cluster_bits: u32) -> (u64, u64) {
     (offset, sectors * 512 - offset % 512)
 }
 
+/// The word that an L2 entry has without its host cluster: only where nothing is read from that, and
+/// it does not start on a cluster. `subclusters` is the second word of an extended entry, which stays
+/// as it is.
+///
+/// Such a cluster is kept for later writes and was to be one whole cluster; what the guest reads,
+/// zeros or what is behind, is said by the bits that stay. Whatever may have data has no such word.
+pub fn without_misplaced_cluster(
+    entry: u64,
+    subclusters: Option<u64>,
+    cluster_bits: u32,
+) -> Option<u64> {
+    let allocated = |bits: u64| bits & ((1 << SUBCLUSTERS) - 1) != 0;
+    let has_data = subclusters.map_or(entry & ZERO == 0, allocated);
+    let is_misplaced = entry & OFFSET_MASK & ((1 << cluster_bits) - 1) != 0;
+    let is_one = is_misplaced && !has_data && entry & COMPRESSED == 0;
+    is_one.then_some(if subclusters.is_some() { 0 } else { ZERO })
+}
+
 /// The L2 table that an L1 entry names, or none. Fails on reserved bits or an unaligned offset.
 pub fn l2_offset(entry: u64, cluster_bits: u32, at: u64) -> Result<Option<u64>> {
     if entry & L1_RESERVED != 0 {
@@ -181,6 +199,34 @@ mod tests {
         assert_eq!(decode(4).unwrap(), Subcluster::Zero);
         assert!(decode(31).is_err());
         assert!(Mapping::decode_extended(0x5_0001, 16, 0).is_err(), "bit 0 is reserved");
+    }
+
+    #[test]
+    fn only_a_misplaced_cluster_without_data_is_left_out() {
+        let plain = [
+            (0x5_0200 | ZERO, Some(ZERO)),
+            (COPIED | 1 << 60 | 0x5_0200 | ZERO, Some(ZERO)),
+            (0x5_0200, None),
+            (0x5_0000 | ZERO, None),
+            (COMPRESSED | 0x5_0200 | ZERO, None),
+            (ZERO, None),
+        ];
+        for (entry, expected) in plain {
+            assert_eq!(without_misplaced_cluster(entry, None, 16), expected, "{entry:#x}");
+        }
+        let extended = [
+            (0x5_0200, 0, Some(0)),
+            (COPIED | 0x5_0200, u64::MAX << 32, Some(0)),
+            (0x5_0200, 1 << 31, None),
+            (0x5_0200 | ZERO, 1 << 32 | 1, None),
+            (0x5_0000, 0, None),
+            (COMPRESSED | 0x5_0200, 0, None),
+        ];
+        for (entry, bits, expected) in extended {
+            let without = without_misplaced_cluster(entry, Some(bits), 16);
+            assert_eq!(without, expected, "{entry:#x} {bits:#x}");
+        }
+        assert_eq!(without_misplaced_cluster(0x200 | ZERO, None, 9), None);
     }
 
     #[test]

@@ -12,13 +12,13 @@ use crate::format::mapping::{COMPRESSED, COPIED, OFFSET_MASK};
 use crate::refcounts::{Refcounts, too_low};
 use crate::storage::Storage;
 
+use super::MovedTable;
 use super::goal::{ActiveL1, Goal, Unchanged};
 use super::planner::Planner;
 use super::slot::{Named, Slot, slots};
 use super::tables;
 use super::uses::{self, Marks, Use, Uses};
 use super::walk::for_tables;
-use super::{MovedTable, TableContent};
 
 /// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
 /// the active disk and the cluster is referenced once. Compressed entries never carry it.
@@ -54,11 +54,7 @@ fn position(index: usize) -> u32 {
 
 /// Position of the table at `offset` among those that are written anew; none where it stays.
 fn place(moved: &[MovedTable], offset: u64) -> Option<usize> {
-    let offset_of = |table: &MovedTable| match table.content {
-        TableContent::At(offset) => offset,
-        TableContent::Fresh(_) => unreachable!("these stand in the image"),
-    };
-    moved.binary_search_by_key(&offset, offset_of).ok()
+    moved.binary_search_by_key(&offset, MovedTable::old_offset).ok()
 }
 
 /// The L1 tables that a commit writes.

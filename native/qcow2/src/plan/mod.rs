@@ -55,8 +55,24 @@ pub(crate) use tables::check_snapshot_l1;
 pub(crate) struct MovedTable {
     /// Where it comes from.
     pub content: TableContent,
-    /// L1 entries that will name it; it is private to the active disk if and only if this is 1.
+    /// L1 entries that will name it: of the active disk, where it is not mended.
     pub names: u64,
+}
+
+impl MovedTable {
+    /// Where it stands now; past every table, if it is new.
+    pub fn old_offset(&self) -> u64 {
+        match self.content {
+            TableContent::At(offset) | TableContent::Mended { offset, .. } => offset,
+            TableContent::Fresh(_) => u64::MAX,
+        }
+    }
+
+    /// Whether the active disk names it once, and nobody else does.
+    pub fn is_private(&self) -> bool {
+        let is_active = !matches!(self.content, TableContent::Mended { is_active: false, .. });
+        is_active && self.names == 1
+    }
 }
 
 /// What a moved or new L2 table contains, before its COPIED flags are set.
@@ -64,8 +80,28 @@ pub(crate) struct MovedTable {
 pub(crate) enum TableContent {
     /// The table that stands at this host offset.
     At(u64),
+    /// The same, its entries without clusters that are misplaced and have no data. All who name it
+    /// name the new one, snapshots too.
+    Mended {
+        /// Host offset.
+        offset: u64,
+        /// The active disk is one of them.
+        is_active: bool,
+    },
     /// A new table.
     Fresh(Vec<u64>),
+}
+
+/// An L1 table of snapshots that the commit writes anew, because tables that it names are
+/// [mended](TableContent::Mended).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MovedL1 {
+    /// Host offset.
+    pub offset: u64,
+    /// Entries.
+    pub entries: u32,
+    /// Snapshots that have it.
+    pub names: u64,
 }
 
 /// Everything that a commit has to place and write.
@@ -83,6 +119,9 @@ pub(crate) struct Plan {
     pub active_l1: Option<Arc<Vec<Slot>>>,
     /// The L1 table of the new snapshot, if there is one: the same entries.
     pub snapshot_l1: Option<Arc<Vec<Slot>>>,
+    /// L1 tables of snapshots that stay, and change: ascending, none of them touches another. The
+    /// rows in `snapshots` still have the old places.
+    pub moved_l1: Vec<MovedL1>,
     /// The snapshot table, if it changes; the new snapshot's L1 offset is still open.
     pub snapshots: Option<Vec<Row>>,
     /// Position of the new snapshot.
@@ -98,6 +137,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Position in `moved` of the table that a snapshot's L1 entry has to name instead of the one at
+    /// `offset`; none where that one stays.
+    pub fn mended(&self, offset: u64) -> Option<usize> {
+        let index = self.moved.binary_search_by_key(&offset, MovedTable::old_offset).ok()?;
+        let is_mended = matches!(self.moved[index].content, TableContent::Mended { .. });
+        is_mended.then_some(index)
+    }
+
     /// First of `count` neighbouring clusters that the walk proved free and that own blocks of the
     /// file system; none without a proof.
     pub fn find_free_with_blocks(&mut self, image: &Image, count: u64) -> Result<Option<u64>> {

@@ -123,6 +123,7 @@ impl<'a> Planner<'a> {
             gives_back: walked.complete,
             active_l1: links.active,
             snapshot_l1: links.snapshot,
+            moved_l1: Vec::new(),
             snapshots,
             new_snapshot,
         })

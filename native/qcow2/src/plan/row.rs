@@ -38,9 +38,14 @@ impl Row {
         }
     }
 
-    /// Encodes it behind `out`, of which the length is a multiple of 8. Fails as busy where it is
-    /// not what it was.
-    pub fn encode(&self, image: &Image, out: &mut Vec<u8>) -> Result<()> {
+    /// Encodes it behind `out`, of which the length is a multiple of 8; a standing one with the L1
+    /// table at `new_place`, if that says one. Fails as busy where it is not what it was.
+    pub fn encode(
+        &self,
+        image: &Image,
+        new_place: impl Fn(&SnapshotEntry) -> Option<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         match self {
             Self::Whole(entry) => encode_row(entry, out),
             &Self::Standing { at, bytes, disk_size } => {
@@ -49,6 +54,7 @@ impl Row {
                 if row_bytes(&entry) != bytes {
                     return Err(changed());
                 }
+                entry.l1_offset = new_place(&entry).unwrap_or(entry.l1_offset);
                 encode_row(&entry, out);
             }
         }

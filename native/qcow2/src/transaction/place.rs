@@ -25,18 +25,21 @@ pub(super) struct Layout {
     pub active_l1: Range<u64>,
     pub snapshot_l1: Range<u64>,
     pub snapshots: Range<u64>,
+    /// L1 tables of snapshots, in the order of [`Plan::moved_l1`].
+    pub moved_l1: Vec<Range<u64>>,
     /// Index of each refcount block, and where it goes.
     pub blocks: Vec<(usize, u64)>,
     pub table: Range<u64>,
 }
 
 /// How many clusters a plan needs, by what they are for.
-#[derive(Clone, Copy)]
 struct Needs {
     moved: u64,
     active_l1: u64,
     snapshot_l1: u64,
     snapshots: u64,
+    /// Each of them.
+    moved_l1: Vec<u64>,
     blocks: u64,
     table: u64,
 }
@@ -54,13 +57,15 @@ impl Needs {
                 .snapshots
                 .as_ref()
                 .map_or(0, |rows| rows_bytes(rows).div_ceil(cluster_bytes)),
+            moved_l1: plan.moved_l1.iter().map(|l1| clusters(l1.entries as usize * 8)).collect(),
             blocks: 0,
             table: 0,
         }
     }
 
     fn total(&self) -> u64 {
-        self.moved + self.active_l1 + self.snapshot_l1 + self.snapshots + self.blocks + self.table
+        let tables = self.active_l1 + self.snapshot_l1 + self.snapshots + self.table;
+        self.moved + tables + self.moved_l1.iter().sum::<u64>() + self.blocks
     }
 }
 
@@ -71,7 +76,7 @@ impl Layout {
         space: &Space,
         storage: &dyn Storage,
         refcounts: &mut Refcounts,
-        needs: Needs,
+        needs: &Needs,
         blocks: Vec<usize>,
     ) -> Result<Self> {
         match space.find_beside(storage, refcounts, &[], needs.total())? {
@@ -81,7 +86,7 @@ impl Layout {
     }
 
     /// One run from `start` on.
-    fn together(start: u64, needs: Needs, blocks: Vec<usize>) -> Self {
+    fn together(start: u64, needs: &Needs, blocks: Vec<usize>) -> Self {
         let mut next = start;
         let mut take = |count| {
             let range = next..next + count;
@@ -93,6 +98,7 @@ impl Layout {
             active_l1: take(needs.active_l1),
             snapshot_l1: take(needs.snapshot_l1),
             snapshots: take(needs.snapshots),
+            moved_l1: needs.moved_l1.iter().map(|&count| take(count)).collect(),
             blocks: blocks.into_iter().zip(take(needs.blocks)).collect(),
             table: take(needs.table),
         }
@@ -103,13 +109,17 @@ impl Layout {
         space: &Space,
         storage: &dyn Storage,
         refcounts: &mut Refcounts,
-        needs: Needs,
+        needs: &Needs,
         blocks: Vec<usize>,
     ) -> Result<Self> {
-        let counts = [needs.active_l1, needs.snapshot_l1, needs.snapshots, needs.table];
-        let mut order = [0, 1, 2, 3];
+        let mut counts = vec![needs.active_l1, needs.snapshot_l1, needs.snapshots, needs.table];
+        // Most L1 tables of snapshots have one cluster, and there may be very many.
+        counts.extend(needs.moved_l1.iter().map(|&count| if count > 1 { count } else { 0 }));
+        // Even a table without entries has a place.
+        let mut order: Vec<usize> =
+            (0..counts.len()).filter(|&it| it < 4 || counts[it] > 0).collect();
         order.sort_by_key(|&table| Reverse(counts[table]));
-        let mut places = [const { 0..0 }; 4];
+        let mut places = vec![0..0; counts.len()];
         let mut chosen = Vec::new();
         for table in order {
             let count = counts[table];
@@ -118,13 +128,20 @@ impl Layout {
             chosen.push(start..start + space.padded(count));
             places[table] = start..start + count;
         }
-        let [active_l1, snapshot_l1, snapshots, table] = places;
-        let count = needs.moved + needs.blocks;
+        let mut moved_l1 = places.split_off(4);
+        let [active_l1, snapshot_l1, snapshots, table] =
+            places.try_into().expect("those that remain");
+        let short = needs.moved_l1.iter().filter(|&&count| count == 1).count() as u64;
+        let count = needs.moved + short + needs.blocks;
         let singles = space.find_scattered(storage, refcounts, &chosen, count)?;
         let mut singles = singles.into_iter().flatten();
         let moved = (0..needs.moved).zip(&mut singles).map(|(_, cluster)| cluster).collect();
+        let short = moved_l1.iter_mut().zip(&needs.moved_l1).filter(|it| *it.1 == 1);
+        for ((place, _), cluster) in short.zip(&mut singles) {
+            *place = cluster..cluster + 1;
+        }
         let blocks = blocks.into_iter().zip(singles).collect();
-        Ok(Self { moved, active_l1, snapshot_l1, snapshots, blocks, table })
+        Ok(Self { moved, active_l1, snapshot_l1, snapshots, moved_l1, blocks, table })
     }
 
     /// Everything, as ascending runs.
@@ -132,7 +149,8 @@ impl Layout {
         let tables = [&self.active_l1, &self.snapshot_l1, &self.snapshots, &self.table];
         let singles = self.moved.iter().chain(self.blocks.iter().map(|(_, cluster)| cluster));
         let singles = singles.map(|&cluster| cluster..cluster + 1);
-        let mut runs: Vec<_> = tables.into_iter().cloned().chain(singles).collect();
+        let tables = tables.into_iter().chain(&self.moved_l1).cloned();
+        let mut runs: Vec<_> = tables.chain(singles).collect();
         runs.retain(|run| !run.is_empty());
         runs.sort_unstable_by_key(|run| run.start);
         runs.dedup_by(|next, run| {
@@ -177,7 +195,7 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
         needs.blocks = blocks.len() as u64;
         needs.table = (entries as u64 * 8).div_ceil(cluster_bytes);
         needs.table = needs.table.max(old_table.end - old_table.start);
-        let layout = Layout::find(&space, storage, refcounts, needs, blocks)?;
+        let layout = Layout::find(&space, storage, refcounts, &needs, blocks)?;
         for run in layout.runs() {
             refcounts.cover(storage, run)?;
         }
@@ -197,6 +215,10 @@ pub(super) fn place(image: &Image, plan: &mut Plan) -> Result<Option<Layout>> {
     for (&cluster, table) in layout.moved.iter().zip(&plan.moved) {
         let names = i64::try_from(table.names).expect("fewer than 2^38");
         refcounts.add(storage, cluster..cluster + 1, names)?;
+    }
+    for (place, l1) in layout.moved_l1.iter().zip(&plan.moved_l1) {
+        let names = i64::try_from(l1.names).expect("at most 65 536 snapshots");
+        refcounts.add(storage, place.clone(), names)?;
     }
     for &(_, cluster) in &layout.blocks {
         refcounts.add(storage, cluster..cluster + 1, 1)?;
@@ -247,5 +269,42 @@ pub(super) fn take_back(image: &Image, places: &[Range<u64>], old_bytes: u64) {
         if start < end {
             let _ = image.storage.punch(start..end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::space::tests::device;
+    use super::*;
+
+    #[test]
+    fn what_fits_nowhere_together_lies_apart_where_everything_is_free() {
+        let free = [16..24, 40..56, 72..80, 96..104, 112..120];
+        let (image, mut refcounts) = device(&free);
+        let space = Space::of(&image, true).unwrap();
+        let needs = Needs {
+            moved: 2,
+            active_l1: 1,
+            snapshot_l1: 0,
+            snapshots: 9,
+            moved_l1: vec![1, 2, 1],
+            blocks: 1,
+            table: 1,
+        };
+        let mut find =
+            |needs: &Needs| Layout::find(&space, image.storage(), &mut refcounts, needs, vec![7]);
+        let layout = find(&needs).unwrap();
+        let lengths = layout.moved_l1.iter().map(|place| place.end - place.start);
+        assert_eq!(lengths.collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!((layout.moved.len(), layout.blocks.len()), (2, 1));
+        let runs = layout.runs();
+        // Nothing lies on anything else, and nothing where somebody is.
+        assert_eq!(runs.iter().map(|run| run.end - run.start).sum::<u64>(), needs.total());
+        assert!(runs.windows(2).all(|pair| pair[0].end < pair[1].start), "{runs:?}");
+        let is_free =
+            |run: &Range<u64>| free.iter().any(|it| it.start <= run.start && run.end <= it.end);
+        assert!(runs.iter().all(is_free), "{runs:?}");
+        let more = Needs { moved_l1: vec![2, 2], ..needs };
+        assert_eq!(find(&more).err().map(|error| error.kind()), Some(Kind::NoSpace));
     }
 }

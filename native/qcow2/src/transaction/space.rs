@@ -137,13 +137,13 @@ pub(super) fn no_space() -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::storage::RecordingStorage;
     use crate::{NewImage, create};
 
     /// A device of 128 clusters of 512 bytes, of which only these are free.
-    fn device(free: &[Range<u64>]) -> (Image, Refcounts) {
+    pub fn device(free: &[Range<u64>]) -> (Image, Refcounts) {
         let storage = RecordingStorage::new();
         create(&storage, &NewImage { cluster_bytes: 512, ..NewImage::default() }).unwrap();
         storage.set_len(128 * 512).unwrap();

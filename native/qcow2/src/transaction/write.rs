@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::mapping;
+use crate::format::snapshot::SnapshotEntry;
 use crate::image::Image;
 use crate::plan::{Named, Plan, Row, Slot, TableContent, flagged};
 use crate::storage::Storage;
@@ -93,6 +94,14 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// An entry of a snapshot's L1 table, which names the mended table instead of the damaged one. COPIED
+/// is the active disk's alone.
+fn moved_entry(plan: &Plan, layout: &Layout, entry: u64) -> u64 {
+    let Some(index) = plan.mended(entry & mapping::OFFSET_MASK) else { return entry };
+    let rest = entry & !(mapping::OFFSET_MASK | mapping::COPIED);
+    rest | layout.moved[index] << plan.header.cluster_bits
+}
+
 /// Writes everything but the header.
 pub(super) fn write_tables(
     image: &Image,
@@ -113,17 +122,23 @@ pub(super) fn write_tables(
     for (table, &cluster) in plan.moved.iter().zip(&layout.moved) {
         let mut bytes = match &table.content {
             TableContent::Fresh(entries) => mapping::encode_table(entries, 0),
-            TableContent::At(offset) => {
+            TableContent::At(offset) | TableContent::Mended { offset, .. } => {
                 image.read_table_bytes(*offset, cluster_bytes, "L2 table")?
             }
         };
+        let is_mended = matches!(table.content, TableContent::Mended { .. });
         let words = bytes.as_chunks_mut::<8>().0;
         // The second word of an extended entry is about subclusters, and stays.
-        for slot in words.iter_mut().step_by(header.l2_entry_words()) {
-            let entry = u64::from_be_bytes(*slot);
+        for slot in words.chunks_mut(header.l2_entry_words()) {
+            let mut entry = u64::from_be_bytes(slot[0]);
+            if is_mended {
+                let subclusters = slot.get(1).map(|&bits| u64::from_be_bytes(bits));
+                entry =
+                    mapping::without_misplaced_cluster(entry, subclusters, bits).unwrap_or(entry);
+            }
             // An operation's plan has asked the same, and was not refused; a repair's has counted.
-            let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.names == 1)?;
-            *slot = entry.to_be_bytes();
+            let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.is_private())?;
+            slot[0] = entry.to_be_bytes();
         }
         writer.begin(cluster)?;
         writer.push(&bytes)?;
@@ -131,7 +146,7 @@ pub(super) fn write_tables(
     let l1_entry = |slot: &Slot| match slot.get() {
         Named::Entry(entry) => entry,
         Named::New(index) => {
-            let is_private = plan.moved[index].names == 1;
+            let is_private = plan.moved[index].is_private();
             layout.moved[index] << bits | if is_private { mapping::COPIED } else { 0 }
         }
     };
@@ -145,6 +160,18 @@ pub(super) fn write_tables(
             writer.push(&mapping::encode_table(&entries, 0))?;
         }
     }
+    for (l1, place) in plan.moved_l1.iter().zip(&layout.moved_l1) {
+        writer.begin(place.start)?;
+        let mut piece = Vec::with_capacity(L1_PIECE_ENTRIES);
+        image.for_l1_entries(l1.offset, l1.entries, |index, entry| {
+            piece.push(moved_entry(plan, layout, entry));
+            if piece.len() == L1_PIECE_ENTRIES || index + 1 == l1.entries as usize {
+                writer.push(&mapping::encode_table(&piece, 0))?;
+                piece.clear();
+            }
+            Ok(())
+        })?;
+    }
     if let Some(rows) = plan.snapshots.as_mut().filter(|rows| !rows.is_empty()) {
         if let Some(Row::Whole(entry)) = plan.new_snapshot.map(|index| &mut rows[index]) {
             // A disk of size 0 has an L1 table without entries: any place inside the file will do.
@@ -152,11 +179,18 @@ pub(super) fn write_tables(
             entry.l1_entries = header.l1_entries;
         }
         writer.begin(layout.snapshots.start)?;
+        let moved_l1 = &plan.moved_l1;
+        // Snapshots without a table may have any offset.
+        let new_place = |entry: &SnapshotEntry| {
+            let index = moved_l1.binary_search_by_key(&entry.l1_offset, |l1| l1.offset).ok()?;
+            let is_same = moved_l1[index].entries == entry.l1_entries;
+            is_same.then(|| layout.moved_l1[index].start << bits)
+        };
         // The table may have 64 MiB.
         let mut bytes = Vec::new();
         for row in rows {
             bytes.clear();
-            row.encode(image, &mut bytes)?;
+            row.encode(image, new_place, &mut bytes)?;
             writer.push(&bytes)?;
         }
     }

@@ -35,6 +35,73 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         for slot in 0..3 { b.put(b.l2() + slot * 8, 8, 0x5_0200 + slot * 0x1_0000); }
     }),
     ("an unaligned preallocated cluster", |b| change(b, b.l2(), |e| e | 0x201)),
+    ("an unaligned preallocated cluster of the disk's own", |b| place(b, 1, 0x201)),
+    ("an unaligned preallocated cluster with reserved bits", |b| place(b, 1, 1 << 60 | 0x203)),
+    ("an unaligned preallocated cluster outside", |b| data_entry(b, 0x900_0201)),
+    ("an unaligned preallocated cluster outside with COPIED", |b| {
+        data_entry(b, COPIED | 0x900_0201);
+    }),
+    ("an unaligned preallocated cluster just past the end", |b| {
+        data_entry(b, COPIED | 0x201 | b.len().next_multiple_of(0x1_0000));
+    }),
+    ("an unaligned preallocated cluster in the header", |b| data_entry(b, 0x201)),
+    ("an unaligned preallocated cluster in version 2", |b| {
+        place(b, 1, 0x201); b.put(VERSION, 4, 2);
+    }),
+    ("an unaligned preallocated cluster of a snapshot", |b| {
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+    }),
+    ("an unaligned preallocated cluster that a snapshot shares", |b| {
+        place(b, 1, 0x201); b.put(b.snapshot_l1(), 8, b.l2());
+    }),
+    ("an unaligned preallocated cluster of a snapshot and of the one after it", |b| {
+        let table = b.get(b.snapshot_l1(), 8) & OFFSET;
+        change(b, table, |e| e | 0x201);
+        b.put(b.get(b.snapshots() + 72, 8), 8, table);
+    }),
+    ("an unaligned preallocated cluster of two snapshots with one L1 table", |b| {
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+        b.put(b.snapshots() + 72, 8, b.snapshot_l1());
+    }),
+    ("an unaligned preallocated cluster and a snapshot with the disk's L1 table", |b| {
+        place(b, 1, 0x201); b.put(b.snapshots(), 8, b.l1());
+    }),
+    ("an unaligned preallocated cluster, and another snapshot outside", |b| {
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+        b.put(b.snapshots() + 72, 8, 0x90_0000);
+    }),
+    ("an unaligned preallocated cluster, and L1 tables of snapshots that overlap", |b| {
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+        b.put(b.snapshots() + 72, 8, b.snapshot_l1()); b.put(b.snapshots() + 80, 4, 2);
+    }),
+    ("an unaligned preallocated cluster in an L2 table that is unaligned", |b| {
+        b.put(b.l2() + 0x208, 8, 0x5_0201); change(b, b.l1(), |e| e | 0x200);
+    }),
+    ("an unaligned preallocated cluster, and an incomplete row", |b| {
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+        b.put(b.snapshots() + 72 + 36, 4, 0);
+    }),
+    ("an unaligned preallocated cluster in a table that is named twice", |b| {
+        place(b, 1, 0x201); b.put(L1_ENTRIES, 4, 2); b.put(b.l1() + 8, 8, b.l2());
+    }),
+    ("an unaligned preallocated cluster, and a count of zero", |b| {
+        place(b, 1, 0x201); refcount(b, -3);
+    }),
+    ("an unaligned preallocated cluster with reserved bits, and a count of zero", |b| {
+        place(b, 1, 1 << 60 | 0x203); refcount(b, -3);
+    }),
+    ("unaligned preallocated clusters, unaligned data, and a count too low", |b| {
+        for slot in [0, 1, 6] { place(b, slot, 0x5_0201); }
+        place(b, 2, 0x200);
+        change(b, b.get(b.snapshot_l1(), 8) & OFFSET, |e| e | 0x201);
+        refcount(b, -1);
+    }),
+    ("unaligned preallocated clusters, and wrong flags beside them", |b| {
+        place(b, 1, 0x201); change(b, b.l2(), |e| e ^ COPIED); change(b, b.l1(), |e| e ^ COPIED);
+    }),
+    ("an unaligned preallocated cluster, and the marks", |b| {
+        place(b, 1, 0x201); b.put(INCOMPATIBLE, 8, 3);
+    }),
     ("a zero flag in version 2", |b| { change(b, b.l2(), |e| e | 1); b.put(VERSION, 4, 2); }),
     ("data outside", |b| data_entry(b, 0x900_0000)),
     ("data just past the end", |b| data_entry(b, b.len().next_multiple_of(0x1_0000))),
@@ -132,6 +199,11 @@ pub const DAMAGES: &[(&str, Damage)] = &[
     ("a file without its last cluster", |b| truncate(b, 0x1_0000)),
     ("a file without its last cluster and a bit", |b| truncate(b, 0x1_0100)),
 ];
+
+/// Sets bits in a slot of the active L2 table.
+fn place(bench: &Bench, slot: u64, bits: u64) {
+    change(bench, bench.l2() + slot * 8, |entry| entry | bits);
+}
 
 fn truncate(bench: &Bench, bytes: u64) {
     end_at(bench, bench.len().next_multiple_of(0x1_0000) - bytes);

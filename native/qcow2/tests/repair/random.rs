@@ -85,7 +85,7 @@ fn poke(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
     let bits = if is_old { 16 } else { bits };
     let clusters = bench.len() / bench.cluster();
     let entries = bench.cluster() / 8;
-    match random.below(9) {
+    match random.below(11) {
         0..=3 => {
             let cluster = random.below(clusters);
             let count = match random.below(4) {
@@ -111,7 +111,8 @@ fn poke(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
             bench.put(bench.l1(), 8, old ^ COPIED);
             ("L1 flag", bench.l1(), old)
         }
-        7 if !is_old => {
+        7 | 8 if bench.cluster() > 512 => misplace(bench, random),
+        9 if !is_old => {
             let marks = 1 + random.below(3);
             bench.put(INCOMPATIBLE + 7, 1, bench.get(INCOMPATIBLE + 7, 1) & !3 | marks);
             ("marks", INCOMPATIBLE, marks)
@@ -129,6 +130,34 @@ fn poke(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
             ("entries of a snapshot's L1 table", at, 0)
         }
     }
+}
+
+/// Makes an entry of an L2 table, the disk's or a snapshot's, a zero cluster that keeps an unaligned
+/// place.
+fn misplace(bench: &Bench, random: &mut Random) -> (&'static str, u64, u64) {
+    let has_snapshots = bench.get(SNAPSHOT_COUNT, 4) > 0;
+    let l1 = if has_snapshots && random.chance(50) { bench.snapshot_l1() } else { bench.l1() };
+    let is_extended = bench.get(4, 4) == 3 && bench.get(INCOMPATIBLE, 8) & 1 << 4 != 0;
+    let entry_bytes = if is_extended { 16 } else { 8 };
+    let at = (bench.get(l1, 8) & OFFSET) + random.below(60) * entry_bytes;
+    let old = bench.get(at, 8);
+    // `-r leaks` tells of a place past the end until the file has grown over it.
+    let clusters = bench.len() / bench.cluster() - 1;
+    let place = if old & OFFSET != 0 && old >> 62 & 1 == 0 && random.chance(70) {
+        old & OFFSET & !(bench.cluster() - 1)
+    } else {
+        random.below(clusters) * bench.cluster()
+    };
+    let flags = random.next() & (COPIED | 1 << 57);
+    let within = 512 * (1 + random.below(bench.cluster() / 512 - 1));
+    let word = (place + within) | flags;
+    if is_extended {
+        bench.put(at, 8, word);
+        bench.put(at + 8, 8, random.next() << 32);
+        return ("misplaced subclusters", at, word);
+    }
+    bench.put(at, 8, word | 1);
+    ("misplaced zeros", at, word)
 }
 
 /// Sets the count of a cluster in the first refcount block, if it is there.

@@ -6,7 +6,8 @@ use qcow2::{Committed, Image, Repair, check, repair};
 
 use super::Random;
 use super::fixtures::Fixture;
-use super::layout::{COMPRESSED, COPIED, Entry, Layout, OFFSET, be64, put64, table};
+use super::layout::{COMPRESSED, COPIED, Entry, Layout, OFFSET, ZERO, be64, put64, table};
+use super::plant::rows;
 
 /// Header field of features without which an image must not be opened.
 const INCOMPATIBLE_AT: u64 = 72;
@@ -33,8 +34,8 @@ impl Damaged {
     }
 }
 
-/// Mistakes in counts, flags, and the places of refcount blocks; and now and then the marks of who
-/// found them, or did not come to the end.
+/// Mistakes in counts, flags, and the places of refcount blocks and of zero clusters; and now and then
+/// the marks of who found them, or did not come to the end.
 pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
     let layout = Layout::read(&fixture.image).unwrap();
     let mut image = fixture.image.clone();
@@ -46,7 +47,7 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
         // An earlier mistake may have sent the block anywhere.
         let is_counted =
             layout.block_of(&image, cluster) == layout.block_of(&fixture.image, cluster);
-        let mistake = if leaks_only { 0 } else { random.below(6) };
+        let mistake = if leaks_only { 0 } else { random.below(8) };
         match mistake {
             0 if is_counted => {
                 let too_high = (count + 1).min(layout.max_refcount());
@@ -61,9 +62,14 @@ pub fn damaged(fixture: &Fixture, random: &mut Random) -> Damaged {
                 }
             }
             3 | 4 => {
-                if let Some(at) = an_entry(&image, &layout, random) {
+                if let Some(at) = an_entry(&fixture.image, &layout, random) {
                     put64(&mut image, at, be64(&fixture.image, at) ^ COPIED);
                     story.push(format!("COPIED at {at:#x}"));
+                }
+            }
+            5 | 6 => {
+                if let Some((at, word)) = misplace(&mut image, &layout, random) {
+                    story.push(format!("a zero cluster at {at:#x} keeps {word:#x}"));
                 }
             }
             _ => {
@@ -117,6 +123,44 @@ fn an_entry(image: &SparseImage, layout: &Layout, random: &mut Random) -> Option
     let owns = |entry: &Entry| entry.word & COMPRESSED == 0 && entry.word & OFFSET != 0;
     let owned: Vec<u64> = (0..).zip(&entries).filter(|it| owns(it.1)).map(|it| it.0).collect();
     (!owned.is_empty()).then(|| l2 + random.pick(&owned) * layout.entry_bytes())
+}
+
+/// Makes some L2 entry, of the disk or of a snapshot, a zero cluster that keeps an unaligned place.
+/// Returns where, and what it says.
+pub fn misplace(
+    image: &mut SparseImage,
+    layout: &Layout,
+    random: &mut Random,
+) -> Option<(u64, u64)> {
+    let cluster = layout.cluster();
+    // In a small cluster nothing is unaligned, and version 2 has no zero clusters.
+    if cluster == 512 || layout.version < 3 {
+        return None;
+    }
+    let mut tables = vec![(layout.l1_offset, layout.l1_entries)];
+    let l1 = |row: u64| (be64(image, row), be64(image, row + 8) >> 32);
+    tables.extend(rows(image).into_iter().map(l1));
+    let &(l1, entries) = random.pick(&tables);
+    let used = table(image, l1, entries).into_iter().map(|entry| entry & OFFSET);
+    let used: Vec<u64> = used.filter(|&l2| l2 != 0).collect();
+    if used.is_empty() {
+        return None;
+    }
+    let at = random.pick(&used) + random.below(layout.l2_entries()) * layout.entry_bytes();
+    let old = be64(image, at) & if be64(image, at) & COMPRESSED == 0 { OFFSET } else { 0 };
+    // Where it was, inside the file, or past its end.
+    let place = match random.below(4) {
+        0 | 1 => old & !(cluster - 1),
+        2 => random.below(image.len() / cluster) * cluster,
+        _ => (image.len() / cluster + random.below(4)) * cluster,
+    };
+    let place = place + 512 * (1 + random.below(cluster / 512 - 1));
+    let flags = random.next() & (COPIED | 1 << 60);
+    let bits = if layout.is_extended { random.next() << 32 } else { 0 };
+    let zero = if layout.is_extended { 0 } else { ZERO };
+    let entry = Entry { word: place | flags | zero, bits };
+    layout.put_l2_entry(image, at, entry);
+    Some((at, entry.word))
 }
 
 /// Repairs what `storage` holds.

@@ -5,15 +5,18 @@ use std::ops::Range;
 
 use super::counts::{Intended, structure, take_off};
 use super::flags::{Flags, Times};
+use super::l1;
 use super::line::Line;
 use super::plan::{Wanted, plan};
 use super::rows::Rows;
 use super::{CheckReport, Repair};
+use crate::check::beyond::Beyond;
 use crate::check::census::{self, Findings, Ground};
 use crate::check::comparison;
 use crate::check::countable_clusters;
 use crate::check::entries::Geometry;
-use crate::check::narration;
+use crate::check::mending::Mending;
+use crate::check::narration::{self, Round};
 use crate::check::problem::Problem;
 use crate::check::references::References;
 use crate::check::report::Teller;
@@ -22,7 +25,7 @@ use crate::check::stored::Stored;
 use crate::error::Result;
 use crate::format::header::incompatible;
 use crate::image::{Image, Reader};
-use crate::plan::Plan;
+use crate::plan::{MovedL1, Plan};
 
 /// What was found, and what is to be written.
 pub(super) struct Verdict {
@@ -35,6 +38,14 @@ pub(super) struct Verdict {
     pub beyond_end: Vec<Range<u64>>,
     /// None: there is nothing to write, or it must not be.
     pub plan: Option<Plan>,
+}
+
+impl Verdict {
+    /// Nothing is written.
+    fn refused(found: CheckReport, must_rebuild: bool, beyond_end: Vec<Range<u64>>) -> Self {
+        let (leaks_fixed, corruptions_fixed) = (0, 0);
+        Self { found, leaks_fixed, corruptions_fixed, must_rebuild, beyond_end, plan: None }
+    }
 }
 
 /// Where the check is.
@@ -59,6 +70,9 @@ struct Tally {
     discarded: u64,
     /// Of `mapping`, the refcount table, where it lies past the end of the file and is made anew.
     lost_table: u64,
+    /// Of `mapping`, entries that are mended, and the lines about them.
+    mended: u64,
+    mended_lines: u64,
     /// The refcount table.
     blocks: u64,
     leaks: u64,
@@ -83,7 +97,9 @@ impl Tally {
     /// What stays wrong, COPIED aside.
     fn remaining(&self, what: Repair) -> u64 {
         match what {
-            Repair::All => self.mapping - self.incomplete_rows - self.lost_table,
+            Repair::All => {
+                self.mapping - self.incomplete_rows - self.lost_table - self.mended_lines
+            }
             Repair::Leaks => self.mapping.saturating_add(self.blocks + self.too_low),
         }
     }
@@ -93,7 +109,9 @@ impl Tally {
         match what {
             Repair::All => {
                 let rows = self.incomplete_rows + self.discarded;
-                rows + self.lost_table + self.blocks + self.too_low + flags
+                // Where everything is counted again, QEMU takes what is told no more for repaired.
+                let mended = if self.anew { self.mended_lines } else { self.mended };
+                rows + self.lost_table + mended + self.blocks + self.too_low + flags
             }
             Repair::Leaks => flags,
         }
@@ -111,6 +129,9 @@ pub(super) struct Examination<'a> {
     clusters: u64,
     /// The snapshots as they will be read; none: as a check reads them.
     rows: Option<Rows>,
+    mending: Mending,
+    /// The L1 tables of snapshots that may have to be written anew.
+    snapshot_l1: Vec<MovedL1>,
 }
 
 impl<'a> Examination<'a> {
@@ -128,8 +149,24 @@ impl<'a> Examination<'a> {
             })?,
             None => steps::steps(image, reader)?,
         };
+        let snapshot_l1 = rows.as_ref().and_then(|_| l1::of_snapshots(image, geometry, &steps));
+        let all = what == Repair::All;
+        let mending =
+            Mending { active: all && can_move_l1(image), snapshots: all && snapshot_l1.is_some() };
         let reader = reader.without_fields();
-        Ok(Self { image, what, geometry, reader, stored, steps, clusters, rows })
+        let snapshot_l1 = snapshot_l1.unwrap_or_default();
+        Ok(Self {
+            image,
+            what,
+            geometry,
+            reader,
+            stored,
+            steps,
+            clusters,
+            rows,
+            mending,
+            snapshot_l1,
+        })
     }
 
     /// Says what is wrong and what is done about it, and plans that.
@@ -162,15 +199,7 @@ impl<'a> Examination<'a> {
                 say(Line::MustRebuild);
             }
             report.corruptions += tally.mapping + tally.blocks;
-            let (leaks_fixed, corruptions_fixed) = (0, 0);
-            return Ok(Verdict {
-                found: report,
-                leaks_fixed,
-                corruptions_fixed,
-                must_rebuild,
-                beyond_end,
-                plan: None,
-            });
+            return Ok(Verdict::refused(report, must_rebuild, beyond_end));
         }
         if !tally.anew && tally.leaks + tally.too_low > 0 {
             pass.set(Pass::Counts);
@@ -192,7 +221,7 @@ impl<'a> Examination<'a> {
         let remaining = tally.remaining(what);
         // Rows without sizes say nothing about counts.
         let counts_remain = remaining > tally.incomplete_rows;
-        tally.repairs_flags = (what == Repair::All || !counts_remain) && self.can_move_l1();
+        tally.repairs_flags = (what == Repair::All || !counts_remain) && can_move_l1(image);
         if tally.repairs_flags {
             pass.set(Pass::Flags);
         } else {
@@ -210,15 +239,23 @@ impl<'a> Examination<'a> {
         report.problems_omitted = tally.all_lines().saturating_sub(teller.told - teller.remarks);
 
         let marks = incompatible::DIRTY | incompatible::CORRUPT;
-        let avoided = if knows_all_places { beyond_end.clone() } else { self.avoided(&findings) };
-        let lost = avoided.clone();
+        let lost =
+            if knows_all_places { beyond_end.clone() } else { self.avoided(&findings.beyond) };
+        let mut avoided = lost.clone();
+        if !findings.dropped_beyond.is_empty() {
+            avoided.append(&mut self.avoided(&findings.dropped_beyond));
+        }
         let wanted = Wanted {
+            moved_l1: l1::that_move(self.reader, &self.snapshot_l1, &findings.mended)?,
+            mended: findings.mended.tables,
+            mends_rows: self.rows.is_some() && tally.incomplete_rows + tally.discarded > 0,
             counts: tally.leaks > 0 || what == Repair::All && tally.too_low > 0,
             anew: tally.anew,
             flags: (tally.repairs_flags && flags.count > 0).then_some(flags),
-            rows: self.rows.as_ref().filter(|_| tally.incomplete_rows + tally.discarded > 0),
+            rows: self.rows.as_ref(),
             unmarks: report.corruptions == 0 && header.incompatible & marks != 0,
             is_sound: tally.mapping == tally.incomplete_rows,
+            is_followed: tally.mapping == tally.incomplete_rows + tally.mended_lines,
             only_leaks: !tally.anew
                 && tally.too_low + tally.discarded == 0
                 && !header.has(incompatible::CORRUPT),
@@ -241,15 +278,14 @@ impl<'a> Examination<'a> {
         })
     }
 
-    /// Where nothing may be placed, if not all that is named past the end of the file was told.
-    fn avoided(&self, findings: &Findings) -> Vec<Range<u64>> {
-        let file_end = self.image.file_bytes().div_ceil(self.geometry.cluster_bytes());
-        findings.beyond.avoided(file_end)
+    /// Where nothing may be placed because it was named past the end of the file, told or not.
+    fn avoided(&self, beyond: &Beyond) -> Vec<Range<u64>> {
+        beyond.avoided(self.image.file_bytes().div_ceil(self.geometry.cluster_bytes()))
     }
 
     fn ground(&self) -> Ground<'_> {
-        let Self { geometry, reader, ref stored, ref steps, clusters, .. } = *self;
-        Ground { geometry, reader, stored, steps, clusters }
+        let Self { geometry, reader, ref stored, ref steps, clusters, mending, .. } = *self;
+        Ground { geometry, reader, stored, steps, clusters, mending }
     }
 
     /// Counts all references, and tells what is wrong with tables and entries.
@@ -264,7 +300,7 @@ impl<'a> Examination<'a> {
             ..CheckReport::default()
         };
         if findings.corruptions > 0 {
-            narration::tell_mapping(header, self.ground(), &findings, teller)?;
+            narration::tell_mapping(header, self.ground(), &findings, Round::First, teller)?;
         }
         Ok((references, findings, report))
     }
@@ -291,6 +327,8 @@ impl<'a> Examination<'a> {
         let (offset, bytes) = (header.refcount_table_offset, header.refcount_table_bytes());
         Tally {
             mapping: findings.corruptions,
+            mended: findings.mended.entries,
+            mended_lines: findings.mended.lines,
             incomplete_rows: self.steps.iter().filter(|step| is_incomplete_row(step)).count()
                 as u64,
             discarded: self.rows.as_ref().map_or(0, Rows::discarded_count),
@@ -319,7 +357,7 @@ impl<'a> Examination<'a> {
             _ => true,
         });
         let ground = Ground { steps: &steps, ..self.ground() };
-        narration::tell_mapping(header, ground, findings, teller)
+        narration::tell_mapping(header, ground, findings, Round::Again, teller)
     }
 
     /// Finds and tells the flags that do not go with the counts to be.
@@ -342,7 +380,8 @@ impl<'a> Examination<'a> {
         let header = image.header();
         let active = L1 { offset: header.l1_offset, entries: header.l1_entries };
         let times = if tally.repairs_flags { Times::Once } else { Times::EachTime };
-        let flags = Flags::find(geometry, reader, &intended, active, times)?;
+        let mended = &findings.mended;
+        let flags = Flags::find(geometry, reader, &intended, active, mended, times)?;
         if flags.count > 0 {
             let offsets = flags.offsets();
             let mut told = vec![false; offsets.len()];
@@ -351,17 +390,17 @@ impl<'a> Examination<'a> {
                 let was_told = std::mem::replace(&mut told[table], true);
                 times == Times::EachTime || !was_told
             };
-            narration::tell_copied(geometry, reader, &intended, active, is_told, teller)?;
+            narration::tell_copied(geometry, reader, &intended, active, mended, is_told, teller)?;
         }
         Ok(flags)
     }
+}
 
-    /// Whether the active L1 table is where it can be read from and given up.
-    fn can_move_l1(&self) -> bool {
-        let header = self.image.header();
-        let bytes = u64::from(header.l1_entries) * 8;
-        self.image.ensure_inside(header.l1_offset, bytes, "L1 table").is_ok()
-    }
+/// Whether the active L1 table is where it can be read from and given up.
+fn can_move_l1(image: &Image) -> bool {
+    let header = image.header();
+    let bytes = u64::from(header.l1_entries) * 8;
+    image.ensure_inside(header.l1_offset, bytes, "L1 table").is_ok()
 }
 
 fn is_incomplete_row(step: &Step) -> bool {
@@ -373,9 +412,9 @@ fn repairs(what: Repair, pass: Pass, problem: &Problem) -> bool {
     let all = what == Repair::All;
     match (pass, problem) {
         (Pass::Finding, Problem::BlockOutside { .. } | Problem::SnapshotIncomplete { .. }) => all,
+        (_, Problem::PreallocatedDropped { .. }) | (Pass::Flags, _) => true,
         (Pass::Finding, _) => false,
         (Pass::Counts, problem) => all || matches!(problem, Problem::Leaked { .. }),
-        (Pass::Flags, _) => true,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::check::census;
 use crate::check::entries::{self, Geometry, L2Entry};
+use crate::check::mending::Mended;
 use crate::check::steps::L1;
 use crate::check::stored::Counts;
 use crate::error::Result;
@@ -47,6 +48,7 @@ impl Flags {
         reader: Reader<'_>,
         counts: &impl Counts,
         active: L1,
+        mended: &Mended,
         times: Times,
     ) -> Result<Self> {
         let mut flags = Self::default();
@@ -78,9 +80,13 @@ impl Flags {
                 continue;
             }
             reader.fill(&mut bytes, table.offset)?;
+            let is_mended = mended.table(table.offset).is_some();
             let is_wrong = |entry: &L2Entry| {
                 let word = entry.word;
-                word != 0 && entries::copied_contradiction(&geometry, word, counts).is_some()
+                let stays = !is_mended || !entries::can_be_mended(&geometry, *entry);
+                stays
+                    && word != 0
+                    && entries::copied_contradiction(&geometry, word, counts).is_some()
             };
             let wrong = L2Entry::all(&geometry, &bytes).filter(is_wrong).count() as u64;
             if wrong > 0 {

@@ -5,15 +5,17 @@
 //! to be is worked out first, everything that differs is written where nobody looks, and the first
 //! sector makes it so. A crash leaves the damaged image or the repaired one.
 //!
-//! | level | counts | refcount table and blocks | COPIED |
-//! |---|---|---|---|
-//! | [`Repair::Leaks`] | too high ones come down | kept | if no count and entry stays wrong |
-//! | [`Repair::All`] | become the references | made anew where they cannot be used | always |
+//! | level | counts | refcount table and blocks | COPIED | zeros that are unaligned |
+//! |---|---|---|---|---|
+//! | [`Repair::Leaks`] | too high ones come down | kept | if no count and entry stays wrong | kept |
+//! | [`Repair::All`] | become the references | made anew if they have to be | always | mended |
 //!
 //! If nothing is wrong afterwards, the dirty and the corrupt bit go in the same sector.
 //!
 //! What cannot be put right without guessing is left as it is, and stays an error: entries that
-//! lead nowhere, and everything that would have to become zeros.
+//! lead nowhere, and everything that would have to become zeros. A zero cluster that keeps an
+//! unaligned place is none of that: it reads as zeros without it. Its table is written anew, for the
+//! active disk and for all snapshots that name it, and their L1 tables with it.
 //!
 //! An L1 entry may take the header for a table. What the commit itself changes there is no reference
 //! for a repair: else each one would leave the next something to do.
@@ -27,6 +29,7 @@
 mod counts;
 mod examine;
 mod flags;
+mod l1;
 mod line;
 mod plan;
 mod rows;
@@ -102,7 +105,6 @@ pub fn repair(
     };
     for _ in 0..MAX_COMMITS {
         let Some(plan) = verdict.plan else { break };
-        let avoided = plan.avoided.clone();
         let file_end = |image: &Image| image.file_bytes().div_ceil(image.header().cluster_bytes());
         let old_end = file_end(image);
         let done = carry_out(image, what, plan, options).map_err(with_way_out)?;
@@ -114,7 +116,7 @@ pub fn repair(
         repaired.committed = Some(both(&so_far, done));
         // The file has grown over a place that a damaged entry names: now it names a cluster, which
         // has to be counted.
-        if what == Repair::Leaks || avoided.iter().all(|place| place.start >= end) {
+        if what == Repair::Leaks || verdict.beyond_end.iter().all(|place| place.start >= end) {
             break;
         }
         verdict = examine(image, what, tell)?;

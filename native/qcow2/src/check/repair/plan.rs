@@ -4,10 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Repair;
-use super::counts::{Intended, counted_clusters, for_blocks, take_off};
-use super::flags::Flags;
+use super::counts::{Intended, counted_clusters, for_blocks};
+use super::flags::{Flags, Miscopied};
+use super::l1;
 use super::rows::Rows;
 use crate::check::entries::Geometry;
+use crate::check::names::Named;
 use crate::check::references::References;
 use crate::check::stored::{Counts, Stored};
 use crate::error::Result;
@@ -15,7 +17,9 @@ use crate::format::header::{MAX_SNAPSHOT_TABLE_BYTES, autoclear, incompatible};
 use crate::format::mapping::{COPIED, OFFSET_MASK};
 use crate::format::snapshot::too_many;
 use crate::image::Image;
-use crate::plan::{MovedTable, Plan, Row, Slot, TableContent, knows_all_references, rows_bytes};
+use crate::plan::{
+    MovedL1, MovedTable, Plan, Row, Slot, TableContent, knows_all_references, rows_bytes,
+};
 use crate::refcounts::Refcounts;
 
 /// What the commit has to do.
@@ -27,12 +31,21 @@ pub(super) struct Wanted<'a> {
     pub anew: bool,
     /// Wrong flags; none: they stay as they are.
     pub flags: Option<Flags>,
-    /// The snapshots, if their table is written anew.
+    /// The snapshots.
     pub rows: Option<&'a Rows>,
+    /// Their rows are widened, or some of them left out.
+    pub mends_rows: bool,
+    /// L2 tables that are mended.
+    pub mended: Vec<Named>,
+    /// L1 tables of snapshots that name some of them.
+    pub moved_l1: Vec<MovedL1>,
     /// The dirty and the corrupt bit go.
     pub unmarks: bool,
-    /// Every reference could be followed.
+    /// Every reference could be followed, and nothing was wrong with any.
     pub is_sound: bool,
+    /// Every reference could be followed, but for those that are dropped because nothing can be read
+    /// there.
+    pub is_followed: bool,
     /// No count was too low, no refcount block damaged, and QEMU found nothing wrong before.
     pub only_leaks: bool,
     /// Clusters of the refcount structures that are replaced: they are referenced until the commit.
@@ -45,12 +58,49 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     pub fn is_anything(&self) -> bool {
-        self.counts || self.anew || self.flags.is_some() || self.rows.is_some() || self.unmarks
+        self.writes_tables() || self.unmarks
     }
 
     /// Whether more than the header changes.
     fn writes_tables(&self) -> bool {
-        self.counts || self.anew || self.flags.is_some() || self.rows.is_some()
+        self.counts || self.anew || self.flags.is_some() || self.writes_rows() || self.mends()
+    }
+
+    /// Whether the snapshot table changes.
+    fn writes_rows(&self) -> bool {
+        self.mends_rows || !self.moved_l1.is_empty()
+    }
+
+    fn mends(&self) -> bool {
+        !self.mended.is_empty()
+    }
+
+    /// Whether the active L1 table changes.
+    fn writes_active_l1(&self) -> bool {
+        self.flags.is_some() || self.mended.iter().any(|table| table.active_times > 0)
+    }
+
+    /// The L2 tables that are written anew, ascending: those that are mended, and those of the active
+    /// disk with wrong flags, which snapshots go on naming where they are.
+    fn moved(&self) -> Vec<MovedTable> {
+        let mended = self.mended.iter().map(|table| MovedTable {
+            content: TableContent::Mended {
+                offset: table.offset,
+                is_active: table.active_times > 0,
+            },
+            names: table.times,
+        });
+        let flagged = self.flags.iter().flat_map(|flags| &flags.tables);
+        let is_mended = |table: &Miscopied| {
+            self.mended.binary_search_by_key(&table.offset, |it| it.offset).is_ok()
+        };
+        let flagged = flagged.filter(|table| !is_mended(table)).map(|table| MovedTable {
+            content: TableContent::At(table.offset),
+            names: table.times,
+        });
+        let mut moved: Vec<MovedTable> = mended.chain(flagged).collect();
+        moved.sort_unstable_by_key(MovedTable::old_offset);
+        moved
     }
 }
 
@@ -62,7 +112,7 @@ pub(super) fn plan(
     geometry: Geometry,
     stored: &Stored<'_>,
     references: &mut References,
-    wanted: Wanted<'_>,
+    mut wanted: Wanted<'_>,
 ) -> Result<Plan> {
     let bits = geometry.cluster_bits;
     let writes_tables = wanted.writes_tables();
@@ -74,32 +124,33 @@ pub(super) fn plan(
         header.incompatible &= !(incompatible::DIRTY | incompatible::CORRUPT);
     }
 
-    let mut given_up = wanted.given_up;
-    let mut moved = Vec::new();
+    let moved = wanted.moved();
     let mut active_l1 = None;
-    if let Some(flags) = &wanted.flags {
+    if wanted.writes_active_l1() {
         let intended = Intended { what, geometry, stored, references, beyond_end };
-        active_l1 = Some(Arc::new(l1_table(image, &intended, flags)?));
-        let mut replaced: Vec<u64> =
-            counted_clusters(geometry, header.l1_offset, header.l1_bytes()).collect();
-        for table in &flags.tables {
-            let names = usize::try_from(table.times).expect("at most 2^22 entries");
-            replaced.extend(std::iter::repeat_n(table.offset >> bits, names));
-            let content = TableContent::At(table.offset);
-            moved.push(MovedTable { content, names: table.times });
-        }
-        replaced.sort_unstable();
-        take_off(references, &replaced, u64::MAX);
-        given_up.append(&mut replaced);
+        active_l1 = Some(Arc::new(l1_table(image, &intended, &moved)?));
+    }
+    let mut given_up = std::mem::take(&mut wanted.given_up);
+    let mut replace = |clusters: Range<u64>, names: u64| {
+        references.take_off(clusters.clone(), names);
+        given_up.extend(clusters);
+    };
+    if active_l1.is_some() {
+        replace(counted_clusters(geometry, header.l1_offset, header.l1_bytes()), 1);
+    }
+    for table in &moved {
+        let cluster = table.old_offset() >> bits;
+        replace(cluster..cluster + 1, table.names);
+    }
+    for table in &wanted.moved_l1 {
+        replace(counted_clusters(geometry, table.offset, l1::bytes(table)), table.names);
     }
     let mut snapshots = None;
-    if let Some(Rows { entries, offsets, bytes, .. }) = wanted.rows {
+    if let Some(rows) = wanted.rows.filter(|_| wanted.writes_rows()) {
+        let Rows { entries, offsets, bytes, .. } = rows;
         let standing = |(&at, entry): (&u64, &_)| Row::standing(at, entry, header.size);
         let rows: Vec<_> = offsets.iter().zip(entries).map(standing).collect();
-        let mut replaced: Vec<u64> =
-            counted_clusters(geometry, header.snapshots_offset, *bytes).collect();
-        take_off(references, &replaced, u64::MAX);
-        given_up.append(&mut replaced);
+        replace(counted_clusters(geometry, header.snapshots_offset, *bytes), 1);
         if rows_bytes(&rows) > MAX_SNAPSHOT_TABLE_BYTES {
             return Err(too_many());
         }
@@ -136,11 +187,11 @@ pub(super) fn plan(
             refcounts.replace(index, &block.bytes, in_use)
         })?;
     }
-    let knows_all = wanted.is_sound && knows_all_references(image.header());
-    let gives_back = knows_all && wanted.only_leaks;
+    let knows_all = knows_all_references(image.header());
+    let gives_back = knows_all && wanted.is_sound && wanted.only_leaks;
     // A device has no holes and no end to grow at: there, what a sound mapping does not name and
     // nobody counts is free in any case.
-    let proven = gives_back || knows_all && image.storage().has_fixed_len();
+    let proven = gives_back || knows_all && wanted.is_followed && image.storage().has_fixed_len();
     let file_end = image.file_bytes().div_ceil(geometry.cluster_bytes());
     let mut avoided = wanted.avoided;
     // Until the commit, what is written there would be read as counts.
@@ -153,6 +204,7 @@ pub(super) fn plan(
         moved,
         active_l1,
         snapshot_l1: None,
+        moved_l1: wanted.moved_l1,
         snapshots,
         new_snapshot: None,
         header,
@@ -170,13 +222,13 @@ fn push(runs: &mut Vec<Range<u64>>, cluster: u64) {
 }
 
 /// The active L1 table with the flags that it has to carry, naming the tables that move.
-fn l1_table(image: &Image, intended: &Intended<'_>, flags: &Flags) -> Result<Vec<Slot>> {
+fn l1_table(image: &Image, intended: &Intended<'_>, moved: &[MovedTable]) -> Result<Vec<Slot>> {
     let header = image.header();
-    let offsets = flags.offsets();
     let mut slots = Vec::new();
     image.for_l1_entries(header.l1_offset, header.l1_entries, |_, entry| {
         let offset = entry & OFFSET_MASK;
-        slots.push(if let Ok(index) = offsets.binary_search(&offset) {
+        let found = moved.binary_search_by_key(&offset, MovedTable::old_offset);
+        slots.push(if let Ok(index) = found {
             Slot::new(index)
         } else if offset == 0 {
             Slot::entry(entry)
