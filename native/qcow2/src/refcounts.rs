@@ -319,8 +319,8 @@ impl Refcounts {
         packed.unpack(kinds, self.order, self.page_entries())
     }
 
-    /// NEW count of `cluster`, and whether the state after the commit was seen to reference it more
-    /// than once. No count where nothing is known.
+    /// NEW count of `cluster`, 0 where no block counts it, and whether the state after the commit was
+    /// seen to reference it more than once.
     fn known(&mut self, storage: &dyn Storage, cluster: u64) -> Result<(u64, bool)> {
         let (index, entry) = self.locate(cluster);
         let (len, bits) = (self.page_entries(), self.page_bits());

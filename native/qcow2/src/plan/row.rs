@@ -66,3 +66,70 @@ impl Row {
 pub(crate) fn rows_bytes(rows: &[Row]) -> u64 {
     rows.iter().map(Row::bytes).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::snapshot::encode_table;
+    use crate::image::lookup;
+    use crate::storage::{RecordingStorage, Storage};
+    use crate::{Kind, NewImage, create};
+
+    const TABLE: u64 = 8 << 16;
+
+    /// An image with these rows.
+    fn image(rows: &[SnapshotEntry]) -> (RecordingStorage, Image) {
+        let storage = RecordingStorage::new();
+        create(&storage, &NewImage { size: 1 << 20, ..NewImage::default() }).unwrap();
+        storage.write_at(&encode_table(rows), TABLE).unwrap();
+        storage.write_at(&u32::try_from(rows.len()).unwrap().to_be_bytes(), 60).unwrap();
+        storage.write_at(&TABLE.to_be_bytes(), 64).unwrap();
+        (storage.clone(), Image::open(Box::new(storage)).unwrap())
+    }
+
+    fn row(id: &str, name: &str, extra_bytes: usize) -> SnapshotEntry {
+        let mut row = SnapshotEntry::disk_only(id.into(), name.into(), (1, 2), 1 << 20);
+        row.extra.resize(extra_bytes, 3);
+        row
+    }
+
+    #[test]
+    fn a_row_that_is_read_again_is_written_as_one_that_was_kept_and_refused_where_it_changed() {
+        let rows = [row("1", "one", 0), row("22", "another", 24), row("3", "x", 1000)];
+        let (storage, image) = image(&rows);
+        let (mut kept, mut standing, mut bytes, mut offsets) =
+            (Vec::new(), Vec::new(), 0, Vec::new());
+        image
+            .for_snapshots(|at, mut entry| {
+                let row = Row::standing(at, &entry, 7 << 20);
+                row.encode(&image, &mut standing)?;
+                bytes += row.bytes();
+                offsets.push((at, row));
+                entry.widen(7 << 20);
+                Row::Whole(Box::new(entry)).encode(&image, &mut kept)
+            })
+            .unwrap();
+        assert!(kept == standing && kept.len() as u64 == bytes);
+        for (at, row) in offsets {
+            // The length of its name.
+            storage.write_at(&200_u16.to_be_bytes(), at + 14).unwrap();
+            assert_eq!(row.encode(&image, &mut Vec::new()).unwrap_err().kind(), Kind::Busy);
+        }
+    }
+
+    /// Names may have 64 KiB.
+    #[test]
+    fn a_snapshot_is_found_without_keeping_the_texts_of_others_as_with_them() {
+        let rows = [("1", "one"), ("2", "twin"), ("3", "twin"), ("one", ""), ("", "-"), ("-", "9")];
+        let rows = [&rows[..], &[("2", "2")]].concat();
+        let rows: Vec<_> = rows.into_iter().map(|(id, name)| row(id, name, 24)).collect();
+        let (_, image) = image(&rows);
+        for look in [lookup::by_id, lookup::by_name, lookup::by_id_or_name] {
+            for selector in ["1", "one", "2", "twin", "3", "", "-", "9", "none"] {
+                let found = image.find_snapshot(selector.as_bytes(), look);
+                let expected = look(&rows, selector.as_bytes());
+                assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{selector:?}");
+            }
+        }
+    }
+}
