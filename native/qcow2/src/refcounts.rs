@@ -70,9 +70,10 @@ const PACKED_CLUSTERS: u64 = 1 << 26;
 /// And as soon as so many of them are open: a few MiB.
 const OPEN_PAGES: usize = 1024;
 
-/// Whether pages are packed where so many clusters are counted.
+/// Whether pages are packed where so many clusters are counted. With debug assertions, those of every
+/// other small image are, too, so that all tests try both.
 pub(crate) fn packs(clusters: u64) -> bool {
-    clusters > PACKED_CLUSTERS
+    clusters > PACKED_CLUSTERS || cfg!(debug_assertions) && clusters % 2 == 1
 }
 
 /// What stands for the pages of a [`Refcounts`] that are packed.

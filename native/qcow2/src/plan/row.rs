@@ -102,18 +102,21 @@ mod tests {
         image
             .for_snapshots(|at, mut entry| {
                 let row = Row::standing(at, &entry, 7 << 20);
-                row.encode(&image, &mut standing)?;
+                row.encode(&image, |_| None, &mut standing)?;
                 bytes += row.bytes();
                 offsets.push((at, row));
                 entry.widen(7 << 20);
-                Row::Whole(Box::new(entry)).encode(&image, &mut kept)
+                Row::Whole(Box::new(entry)).encode(&image, |_| None, &mut kept)
             })
             .unwrap();
         assert!(kept == standing && kept.len() as u64 == bytes);
         for (at, row) in offsets {
             // The length of its name.
             storage.write_at(&200_u16.to_be_bytes(), at + 14).unwrap();
-            assert_eq!(row.encode(&image, &mut Vec::new()).unwrap_err().kind(), Kind::Busy);
+            assert_eq!(
+                row.encode(&image, |_| None, &mut Vec::new()).unwrap_err().kind(),
+                Kind::Busy
+            );
         }
     }
 
