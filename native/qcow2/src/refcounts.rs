@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `batch` | references that are counted place by place |
 //! | `bits` | one bit for each of some clusters |
+//! | `blocks` | the blocks that are loaded, page by page |
 //! | `counts` | counts in as few bits as they need |
 //! | `packed` | pages of which there are very many |
 //! | `page` | what is known of some neighbouring clusters |
@@ -19,6 +20,7 @@
 
 mod batch;
 mod bits;
+mod blocks;
 mod counts;
 mod packed;
 mod page;
@@ -27,7 +29,7 @@ mod runs;
 use std::ops::Range;
 
 use crate::error::{Error, Kind, Result, corrupt};
-use crate::format::header::SECTOR_BYTES;
+use crate::format::header::{MAX_REFCOUNT_TABLE_BYTES, SECTOR_BYTES};
 use crate::format::mapping;
 use crate::format::refcount::RefcountOrder;
 use crate::image::Image;
@@ -35,56 +37,12 @@ use crate::storage::Storage;
 
 pub(crate) use batch::Batch;
 pub(crate) use bits::Bits;
+pub(crate) use blocks::packs;
+use blocks::{Blocks, Room, Slot};
 pub(crate) use counts::{Counts, OutOfRange};
-use packed::{Kinds, Packed};
 pub(crate) use page::PAGE_CLUSTERS;
 use page::{Page, Refusal, Role};
 use runs::Runs;
-
-/// A loaded refcount block.
-#[derive(Debug)]
-struct Block {
-    /// Its pages, in order.
-    pages: Box<[Known]>,
-    /// NEW differs from OLD, or the block is new.
-    dirty: bool,
-}
-
-/// What is known of a page.
-#[derive(Debug)]
-enum Known {
-    /// All counts are zero.
-    Nothing,
-    Open(Box<Page>),
-    Packed(Packed),
-}
-
-impl Known {
-    fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
-    }
-}
-
-/// Pages are packed where more clusters are counted than this: 4 TiB in clusters of 64 KiB.
-const PACKED_CLUSTERS: u64 = 1 << 26;
-/// And as soon as so many of them are open: a few MiB.
-const OPEN_PAGES: usize = 1024;
-
-/// Whether pages are packed where so many clusters are counted. With debug assertions, those of every
-/// other small image are, too, so that all tests try both.
-pub(crate) fn packs(clusters: u64) -> bool {
-    clusters > PACKED_CLUSTERS || cfg!(debug_assertions) && clusters % 2 == 1
-}
-
-/// What stands for the pages of a [`Refcounts`] that are packed.
-#[derive(Debug, Default)]
-struct Packing {
-    kinds: Kinds,
-    /// Block and page of those that are open.
-    open: Vec<(u32, u32)>,
-    /// References wait in many pages, which stay open until they are settled.
-    waits: bool,
-}
 
 /// A sector that is replaced where it stands.
 #[derive(Debug)]
@@ -117,11 +75,9 @@ pub(crate) struct Refcounts {
     block_bits: u32,
     /// Host offset of each block on disk; 0 where there is none.
     table: Vec<u64>,
-    /// Index into `blocks` plus one; 0 where not loaded.
-    slots: Vec<u32>,
-    blocks: Vec<Block>,
-    /// Where pages are packed.
-    packing: Option<Packing>,
+    /// Where each is in `blocks`, once it is loaded.
+    slots: Vec<Option<Slot>>,
+    blocks: Blocks,
     /// The walk saw every reference of the state on disk.
     walk_is_complete: bool,
 }
@@ -153,22 +109,23 @@ impl Refcounts {
     pub fn standing(image: &Image, table: Vec<u64>) -> Self {
         let header = image.header();
         let order = RefcountOrder::new(header.refcount_order);
+        let block_bits = order.block_bits(header.cluster_bits);
+        let packs = packs(image.file_bytes >> header.cluster_bits);
         Self {
             order,
             cluster_bits: header.cluster_bits,
-            block_bits: order.block_bits(header.cluster_bits),
-            slots: vec![0; table.len()],
+            block_bits,
+            slots: vec![None; table.len()],
             table,
-            blocks: Vec::new(),
-            packing: packs(image.file_bytes >> header.cluster_bits).then(Packing::default),
+            blocks: Blocks::new(order, block_bits, packs),
             walk_is_complete: false,
         }
     }
 
-    /// The same with packed pages, however few there are.
+    /// The same, before anything was loaded, with packed pages or without, however few there are.
     #[cfg(test)]
-    pub fn packed(mut self) -> Self {
-        self.packing = Some(Packing::default());
+    pub fn packed(mut self, packs: bool) -> Self {
+        self.blocks = Blocks::new(self.order, self.block_bits, packs);
         self
     }
 
@@ -180,24 +137,20 @@ impl Refcounts {
         bytes: &[u8],
         in_use: impl Fn(usize) -> bool,
     ) -> Result<()> {
-        if index as u64 >= crate::format::header::MAX_REFCOUNT_TABLE_BYTES / 8 {
+        self.reach(index)?;
+        self.slots[index] = Some(self.blocks.replace(bytes, in_use));
+        Ok(())
+    }
+
+    /// Makes the table long enough for block `index`.
+    fn reach(&mut self, index: usize) -> Result<()> {
+        if index as u64 >= MAX_REFCOUNT_TABLE_BYTES / 8 {
             return Err(Error::new(Kind::TooLarge, "File too large"));
         }
         if index >= self.table.len() {
             self.table.resize(index + 1, 0);
-            self.slots.resize(index + 1, 0);
+            self.slots.resize(index + 1, None);
         }
-        let len = self.page_entries();
-        let parts = bytes.chunks_exact((len << self.order.get()) / 8);
-        let page = |(part, first): (&[u8], usize)| {
-            let page = Page::decode(self.order, part, len);
-            let mut page = page.unwrap_or_else(|| Page::empty(len));
-            page.use_where(|entry| in_use(first + entry));
-            Known::Open(Box::new(page))
-        };
-        let pages = parts.zip((0..).step_by(len)).map(page).collect();
-        self.insert(index, Block { pages, dirty: true });
-        self.make_room();
         Ok(())
     }
 
@@ -216,48 +169,34 @@ impl Refcounts {
         self.table.len()
     }
 
+    /// The block that counts `cluster`, and which one there that is.
+    #[inline]
     fn locate(&self, cluster: u64) -> (usize, usize) {
         let block = usize::try_from(cluster >> self.block_bits).unwrap_or(usize::MAX);
         let entry = usize::try_from(cluster & (self.block_entries() - 1)).expect("at most 2^24");
         (block, entry)
     }
 
-    /// log2 of the clusters of a page.
-    fn page_bits(&self) -> u32 {
-        self.block_bits.min(PAGE_CLUSTERS.ilog2())
-    }
-
-    /// Clusters of a page.
-    fn page_entries(&self) -> usize {
-        1 << self.page_bits()
-    }
-
     /// Loads block `index`; none where the table has no such block.
-    fn block(&mut self, storage: &dyn Storage, index: usize) -> Result<Option<&mut Block>> {
-        let Some(&offset) = self.table.get(index) else { return Ok(None) };
-        if self.slots[index] == 0 {
-            if offset == 0 {
-                return Ok(None);
-            }
-            self.make_room();
-            let mut bytes = vec![0; 1 << self.cluster_bits];
-            storage.read_at(&mut bytes, offset)?;
-            let len = self.page_entries();
-            let parts = bytes.chunks_exact((len << self.order.get()) / 8);
-            let page = |part| match Page::decode(self.order, part, len) {
-                Some(page) => Known::Open(Box::new(page)),
-                None => Known::Nothing,
-            };
-            self.insert(index, Block { pages: parts.map(page).collect(), dirty: false });
+    fn block(&mut self, storage: &dyn Storage, index: usize) -> Result<Option<Slot>> {
+        if let Some(slot) = self.loaded(index) {
+            return Ok(Some(slot));
         }
-        Ok(Some(&mut self.blocks[self.slots[index] as usize - 1]))
+        let offset = self.table.get(index).copied().unwrap_or(0);
+        if offset == 0 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; 1 << self.cluster_bits];
+        storage.read_at(&mut bytes, offset)?;
+        let slot = self.blocks.load(&bytes);
+        self.slots[index] = Some(slot);
+        Ok(Some(slot))
     }
 
     /// A block that was loaded or made by this command.
     #[inline]
-    fn loaded(&self, index: usize) -> Option<&Block> {
-        let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
-        slot.checked_sub(1).map(|slot| &self.blocks[slot])
+    fn loaded(&self, index: usize) -> Option<Slot> {
+        self.slots.get(index).copied().flatten()
     }
 
     /// Whether a block counts nothing. One in a hole is not even read: a sparse file of a few pages
@@ -273,69 +212,13 @@ impl Refcounts {
         Ok(bytes.iter().all(|&byte| byte == 0))
     }
 
-    fn insert(&mut self, index: usize, block: Block) {
-        let slot = u32::try_from(self.blocks.len()).expect("at most 2^20 blocks");
-        if let Some(packing) = &mut self.packing {
-            let pages = (0..).zip(&block.pages).filter(|(_, page)| matches!(page, Known::Open(_)));
-            packing.open.extend(pages.map(|(nth, _)| (slot, nth)));
-        }
-        if self.blocks.len() == self.blocks.capacity() {
-            self.blocks.reserve_exact(self.blocks.len() / 8 + 16);
-        }
-        self.blocks.push(block);
-        self.slots[index] = slot + 1;
-    }
-
-    /// Packs the open pages, if they are many and nothing waits in them.
-    fn make_room(&mut self) {
-        let is_full = |packing: &Packing| packing.open.len() >= OPEN_PAGES && !packing.waits;
-        if self.packing.as_ref().is_some_and(is_full) {
-            self.pack();
-        }
-    }
-
-    fn pack(&mut self) {
-        let Some(Packing { kinds, open, .. }) = &mut self.packing else { return };
-        for (slot, nth) in std::mem::take(open) {
-            let known = &mut self.blocks[slot as usize].pages[nth as usize];
-            if let Known::Open(page) = known
-                && let Some(packed) = Packed::of(page, kinds)
-            {
-                *known = Known::Packed(packed);
-            }
-        }
-    }
-
-    /// Shows a page to `look`, where something is known of it.
-    fn view<T>(&self, known: &Known, look: impl FnOnce(&Page) -> T) -> Option<T> {
-        match known {
-            Known::Nothing => None,
-            Known::Open(page) => Some(look(page)),
-            Known::Packed(packed) => Some(look(&self.unpack(packed))),
-        }
-    }
-
-    fn unpack(&self, packed: &Packed) -> Page {
-        let kinds = &self.packing.as_ref().expect("it was packed").kinds;
-        packed.unpack(kinds, self.order, self.page_entries())
-    }
-
     /// NEW count of `cluster`, 0 where no block counts it, and whether the state after the commit was
     /// seen to reference it more than once.
     fn known(&mut self, storage: &dyn Storage, cluster: u64) -> Result<(u64, bool)> {
         let (index, entry) = self.locate(cluster);
-        let (len, bits) = (self.page_entries(), self.page_bits());
-        let (page, entry) = (entry >> bits, entry & (len - 1));
-        if self.loaded(index).is_none() && self.block(storage, index)?.is_none() {
-            return Ok((0, false));
-        }
-        Ok(match &self.loaded(index).expect("just now").pages[page] {
-            Known::Nothing => (0, false),
-            Known::Open(page) => (page.counts.get(entry), page.is_shared(entry)),
-            Known::Packed(page) => {
-                page.count(&self.packing.as_ref().expect("it was packed").kinds, entry)
-            }
-        })
+        let (page, entry) = self.blocks.locate(entry);
+        let slot = self.block(storage, index)?;
+        Ok(slot.map_or((0, false), |slot| self.blocks.count(slot, page, entry)))
     }
 
     /// NEW count of `cluster`; 0 where no block counts it.
@@ -361,47 +244,26 @@ impl Refcounts {
         changes: Changes,
         mut apply: impl FnMut(&mut Page, Range<usize>) -> Result<(), (usize, Refusal)>,
     ) -> Result<()> {
-        let (bits, order, len) = (self.cluster_bits, self.order, self.page_entries());
-        let page_bits = self.page_bits();
+        let (bits, order, len) = (self.cluster_bits, self.order, self.blocks.page_len());
         let mut first = clusters.start;
         while first < clusters.end {
             let (index, entry) = self.locate(first);
-            let (page, entry) = (entry >> page_bits, entry & (len - 1));
+            let (page, entry) = self.blocks.locate(entry);
             let count = ((len - entry) as u64).min(clusters.end - first);
             let offset = first << bits;
-            let block = self
+            let slot = self
                 .block(storage, index)?
                 .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
-            block.dirty |= changes == Changes::Counts;
-            if !matches!(block.pages[page], Known::Open(_)) {
-                self.open(index, page);
+            if changes == Changes::Counts {
+                self.blocks.set_dirty(slot);
             }
-            let slot = self.slots[index] as usize - 1;
-            let Known::Open(page) = &mut self.blocks[slot].pages[page] else {
-                unreachable!("opened")
-            };
             let end = entry + usize::try_from(count).expect("at most a page");
-            apply(page, entry..end).map_err(|(index, why)| {
+            apply(self.blocks.open(slot, page), entry..end).map_err(|(index, why)| {
                 refused(order, first - entry as u64 + index as u64, bits, why)
             })?;
             first += count;
         }
         Ok(())
-    }
-
-    /// Opens a page of a block that is loaded.
-    fn open(&mut self, index: usize, page: usize) {
-        self.make_room();
-        let slot = self.slots[index] - 1;
-        let opened = match &self.blocks[slot as usize].pages[page] {
-            Known::Open(_) => return,
-            Known::Nothing => Page::empty(self.page_entries()),
-            Known::Packed(packed) => self.unpack(packed),
-        };
-        self.blocks[slot as usize].pages[page] = Known::Open(Box::new(opened));
-        if let Some(packing) = &mut self.packing {
-            packing.open.push((slot, u32::try_from(page).expect("few in a block")));
-        }
     }
 
     /// Registers a table of the image. Fails where it overlaps another, or is counted free.
@@ -428,9 +290,7 @@ impl Refcounts {
         if self.waits(&clusters, change) {
             return Ok(());
         }
-        if let Some(packing) = &mut self.packing {
-            packing.waits = true;
-        }
+        self.blocks.expect_waiting();
         let order = self.order;
         self.for_pages(storage, clusters, change.into(), |page, range| {
             page.reference_later(range, change, order)
@@ -441,39 +301,22 @@ impl Refcounts {
     #[inline]
     fn waits(&mut self, clusters: &Range<u64>, change: Change) -> bool {
         let (index, entry) = self.locate(clusters.start);
-        let bits = self.page_bits();
-        let slot = self.slots.get(index).copied().unwrap_or(0) as usize;
-        let Some(block) = slot.checked_sub(1).map(|slot| &mut self.blocks[slot]) else {
-            return false;
-        };
-        let Known::Open(page) = &mut block.pages[entry >> bits] else { return false };
-        page.waits(entry & ((1 << bits) - 1), clusters.end - clusters.start, change)
+        let (page, entry) = self.blocks.locate(entry);
+        let Some(slot) = self.loaded(index) else { return false };
+        self.blocks.waits(slot, page, entry, clusters.end - clusters.start, change)
     }
 
     /// Registers the data that wait for it, and gives back the memory of counts that have become
     /// alike. Fails as [`reference_data`](Self::reference_data).
     pub fn settle(&mut self) -> Result<()> {
-        let (order, bits, len) = (self.order, self.cluster_bits, self.page_entries());
-        for (index, &slot) in self.slots.iter().enumerate().filter(|&(_, &slot)| slot != 0) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            let Some(slot) = *slot else { continue };
             let first = (index as u64) << self.block_bits;
-            let pages = &mut self.blocks[slot as usize - 1].pages;
-            for (page, first) in pages.iter_mut().zip((first..).step_by(len)) {
-                let Known::Open(known) = page else { continue };
-                known
-                    .settle(order)
-                    .map_err(|(index, why)| refused(order, first + index as u64, bits, why))?;
-                known.counts.squeeze();
-                if let Some(packing) = &mut self.packing
-                    && let Some(packed) = Packed::of(known, &mut packing.kinds)
-                {
-                    *page = Known::Packed(packed);
-                }
-            }
+            self.blocks.settle(slot).map_err(|(entry, why)| {
+                refused(self.order, first + entry as u64, self.cluster_bits, why)
+            })?;
         }
-        if let Some(packing) = &mut self.packing {
-            packing.open.clear();
-            packing.waits = false;
-        }
+        self.blocks.have_settled();
         Ok(())
     }
 
@@ -535,21 +378,12 @@ impl Refcounts {
             return Ok(());
         }
         let (first, last) = (self.locate(clusters.start).0, self.locate(clusters.end - 1).0);
-        let limit = crate::format::header::MAX_REFCOUNT_TABLE_BYTES / 8;
-        if last as u64 >= limit {
-            return Err(Error::new(Kind::TooLarge, "File too large"));
-        }
-        if last >= self.table.len() {
-            self.table.resize(last + 1, 0);
-            self.slots.resize(last + 1, 0);
-        }
+        self.reach(last)?;
         for index in first..=last {
-            if let Some(block) = self.block(storage, index)? {
-                block.dirty = true;
+            if let Some(slot) = self.block(storage, index)? {
+                self.blocks.set_dirty(slot);
             } else {
-                let pages = self.block_entries() / self.page_entries() as u64;
-                let pages = (0..pages).map(|_| Known::Nothing).collect();
-                self.insert(index, Block { pages, dirty: true });
+                self.slots[index] = Some(self.blocks.make(self.block_entries()));
             }
         }
         Ok(())
@@ -557,18 +391,15 @@ impl Refcounts {
 
     /// Indices of the blocks that a commit has to write, ascending.
     pub fn dirty_blocks(&self) -> impl Iterator<Item = usize> {
-        let is_dirty = |&index: &usize| self.loaded(index).is_some_and(|block| block.dirty);
+        let is_dirty =
+            |&index: &usize| self.loaded(index).is_some_and(|slot| self.blocks.is_dirty(slot));
         (0..self.slots.len()).filter(is_dirty)
     }
 
     /// A loaded block as it will be on disk.
     pub fn block_bytes(&self, index: usize) -> Vec<u8> {
         let mut bytes = vec![0; 1 << self.cluster_bits];
-        let block = self.loaded(index).expect("loaded");
-        let parts = bytes.chunks_exact_mut((self.page_entries() << self.order.get()) / 8);
-        for (page, part) in block.pages.iter().zip(parts) {
-            self.view(page, |page| page.counts.encode(self.order, part));
-        }
+        self.blocks.encode(self.loaded(index).expect("loaded"), &mut bytes);
         bytes
     }
 
@@ -584,22 +415,11 @@ impl Refcounts {
     /// Sets every NEW count to zero, for a recount.
     pub fn clear(&mut self, storage: &dyn Storage) -> Result<()> {
         for index in 0..self.table.len() {
-            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
+            if self.slots[index].is_none() && self.is_empty_block(storage, index)? {
                 continue;
             }
-            if self.block(storage, index)?.is_none() {
-                continue;
-            }
-            let slot = self.slots[index] as usize - 1;
-            self.blocks[slot].dirty = true;
-            for nth in 0..self.blocks[slot].pages.len() {
-                if self.blocks[slot].pages[nth].is_nothing() {
-                    continue;
-                }
-                self.open(index, nth);
-                if let Known::Open(page) = &mut self.blocks[slot].pages[nth] {
-                    page.clear();
-                }
+            if let Some(slot) = self.block(storage, index)? {
+                self.blocks.clear(slot);
             }
         }
         Ok(())
@@ -618,12 +438,13 @@ impl Refcounts {
     pub fn has_unseen(&self, storage: &dyn Storage) -> Result<bool> {
         for index in 0..self.table.len() {
             let any = match self.loaded(index) {
-                Some(block) => block.pages.iter().any(|page| {
-                    let any = |page: &Page| {
-                        (0..page.words()).any(|n| page.in_use.word(n) & !page.seen.word(n) != 0)
+                Some(slot) => {
+                    let look = |_, page: &Page| {
+                        let unseen = |n| page.in_use.word(n) & !page.seen.word(n) != 0;
+                        if (0..page.words()).any(unseen) { Err(()) } else { Ok(()) }
                     };
-                    self.view(page, any).unwrap_or(false)
-                }),
+                    self.blocks.for_pages(slot, look).is_err()
+                }
                 None => !self.is_empty_block(storage, index)?,
             };
             if any {
@@ -661,25 +482,19 @@ impl Refcounts {
         visit: impl FnMut(Range<u64>) -> Result<()>,
         bits: impl Fn(&Page, usize) -> u64,
     ) -> Result<()> {
-        let len = self.page_entries();
         let mut runs = Runs::new(visit);
         for index in 0..self.table.len() {
             // A block of zeros is not worth keeping: a sparse file may name very many of them.
-            if self.slots[index] == 0 && self.is_empty_block(storage, index)? {
+            if self.slots[index].is_none() && self.is_empty_block(storage, index)? {
                 continue;
             }
+            let Some(slot) = self.block(storage, index)? else { continue };
             let first = (index as u64) << self.block_bits;
-            if self.block(storage, index)?.is_none() {
-                continue;
-            }
-            let pages = &self.loaded(index).expect("just now").pages;
-            for (page, first) in pages.iter().zip((first..).step_by(len)) {
-                let push = |page: &Page| {
-                    (0..page.words())
-                        .try_for_each(|word| runs.push(first + word as u64 * 64, bits(page, word)))
-                };
-                self.view(page, push).transpose()?;
-            }
+            self.blocks.for_pages(slot, |entry, page| {
+                let first = first + entry as u64;
+                (0..page.words())
+                    .try_for_each(|word| runs.push(first + word as u64 * 64, bits(page, word)))
+            })?;
         }
         runs.finish()
     }
@@ -687,31 +502,26 @@ impl Refcounts {
     /// Shows the runs of clusters that the commit frees, ascending: OLD in use, NEW zero. Fails as
     /// corrupt where the state after the commit still references one: its count lied.
     pub fn for_freed(&self, visit: impl FnMut(Range<u64>) -> Result<()>) -> Result<()> {
-        let len = self.page_entries();
         let mut runs = Runs::new(visit);
         for index in self.dirty_blocks() {
             let first = (index as u64) << self.block_bits;
-            let pages = &self.loaded(index).expect("dirty").pages;
-            for (page, first) in pages.iter().zip((first..).step_by(len)) {
-                let push = |page: &Page| {
-                    for word in 0..page.words() {
-                        let in_use = page.in_use.word(word);
-                        if in_use == 0 {
-                            continue;
-                        }
-                        let zero = in_use & !page.counts.non_zero(word);
-                        let first = first + word as u64 * 64;
-                        let lied = zero & page.kept.word(word);
-                        if lied != 0 {
-                            let cluster = first + u64::from(lied.trailing_zeros());
-                            return Err(too_low(cluster << self.cluster_bits));
-                        }
-                        runs.push(first, zero)?;
+            self.blocks.for_pages(self.loaded(index).expect("dirty"), |entry, page| {
+                for word in 0..page.words() {
+                    let in_use = page.in_use.word(word);
+                    if in_use == 0 {
+                        continue;
                     }
-                    Ok(())
-                };
-                self.view(page, push).transpose()?;
-            }
+                    let zero = in_use & !page.counts.non_zero(word);
+                    let first = first + entry as u64 + word as u64 * 64;
+                    let lied = zero & page.kept.word(word);
+                    if lied != 0 {
+                        let cluster = first + u64::from(lied.trailing_zeros());
+                        return Err(too_low(cluster << self.cluster_bits));
+                    }
+                    runs.push(first, zero)?;
+                }
+                Ok(())
+            })?;
         }
         runs.finish()
     }
@@ -733,33 +543,23 @@ impl Refcounts {
         align: u64,
     ) -> Result<Option<u64>> {
         let trusts_walk = self.walk_is_complete;
-        let (block_entries, len) = (self.block_entries(), self.page_entries());
+        let (block_entries, len) = (self.block_entries(), self.blocks.page_len());
         let mut start = within.start.next_multiple_of(align);
         let mut at = start;
-        let mut unpacked: Option<(usize, usize, Page)> = None;
+        let mut room = Room::default();
         while start.checked_add(count).is_some_and(|end| end <= within.end) {
             if at == start + count {
                 return Ok(Some(start));
             }
             let (index, entry) = self.locate(at);
-            if self.block(storage, index)?.is_none() {
+            let Some(slot) = self.block(storage, index)? else {
                 at += (block_entries - entry as u64).min(start + count - at);
                 continue;
-            }
+            };
             let left = ((len - entry % len) as u64).min(start + count - at);
-            let nth = entry / len;
-            let page = match &self.loaded(index).expect("just now").pages[nth] {
-                Known::Nothing => {
-                    at += left;
-                    continue;
-                }
-                Known::Open(page) => &**page,
-                Known::Packed(packed) => {
-                    if unpacked.as_ref().is_none_or(|it| (it.0, it.1) != (index, nth)) {
-                        unpacked = Some((index, nth, self.unpack(packed)));
-                    }
-                    &unpacked.as_ref().expect("just now").2
-                }
+            let Some(page) = self.blocks.view(slot, entry / len, &mut room) else {
+                at += left;
+                continue;
             };
             let word = entry % len / 64;
             let believed = if trusts_walk { 0 } else { page.in_use.word(word) };
