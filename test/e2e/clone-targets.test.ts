@@ -41,18 +41,25 @@ beforeAll(async () => {
 afterAll(() => scene[Symbol.dispose]());
 
 /**
- * Everything in a directory. Links are named and not followed, as is so where entries come with
- * their types: a link to its own directory leads 40 deep, but less when somebody mounts or unmounts
+ * Everything in a directory. Links are named and not followed, which Node's own recursion does: a
+ * link to its own directory leads 40 deep there, but less when somebody mounts or unmounts
  * meanwhile, since the kernel then starts the look-up over and counts its links twice.
  */
 function listing(place: string): string[] {
-  const entries = readdirSync(place, { recursive: true, withFileTypes: true });
-  const lines = entries.map((entry) => {
-    const file = path.join(entry.parentPath, entry.name);
-    const name = path.relative(place, file);
-    if (entry.isSymbolicLink()) return `${name} -> ${readlinkSync(file)}`;
-    return entry.isFile() ? `${name} ${digestOfFile(file)}` : `${name}/`;
-  });
+  const lines: string[] = [];
+  const list = (directory: string): void => {
+    for (const entry of readdirSync(path.join(place, directory), { withFileTypes: true })) {
+      const name = path.join(directory, entry.name);
+      const file = path.join(place, name);
+      if (entry.isSymbolicLink()) lines.push(`${name} -> ${readlinkSync(file)}`);
+      else if (entry.isFile()) lines.push(`${name} ${digestOfFile(file)}`);
+      else {
+        lines.push(`${name}/`);
+        list(name);
+      }
+    }
+  };
+  list("");
   return lines.toSorted();
 }
 
