@@ -7,9 +7,15 @@
 
 use std::ops::Range;
 
-use super::references::PAGE_COUNTS;
 use crate::format::refcount::RefcountOrder;
 use crate::refcounts::Counts;
+
+/// Clusters whose counts are kept together.
+pub(super) const PAGE_CLUSTERS: u64 = 2048;
+
+/// The same, as a number of counts.
+#[expect(clippy::cast_possible_truncation, reason = "few")]
+pub(super) const PAGE_COUNTS: usize = PAGE_CLUSTERS as usize;
 
 /// A listed count has this many bits beneath it for its position.
 const POSITION_BITS: u32 = PAGE_COUNTS.ilog2();

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::references::{PAGE_CLUSTERS, PAGE_COUNTS, index};
+use super::counted::{PAGE_CLUSTERS, PAGE_COUNTS};
+use super::references::index;
 use super::stored::{Block, Stored};
 use crate::refcounts::Bits;
 

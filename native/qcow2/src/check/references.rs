@@ -7,16 +7,9 @@
 
 use std::ops::Range;
 
-use super::counted::Counted;
+use super::counted::{Counted, PAGE_CLUSTERS, PAGE_COUNTS};
 use crate::format::refcount::RefcountOrder;
 use crate::refcounts::Batch;
-
-/// Clusters whose counts are kept together.
-pub(super) const PAGE_CLUSTERS: u64 = 2048;
-
-/// The same, as a number of counts.
-#[expect(clippy::cast_possible_truncation, reason = "few")]
-pub(super) const PAGE_COUNTS: usize = PAGE_CLUSTERS as usize;
 
 /// Reference counts by cluster number, of the clusters from a first one on.
 pub(super) struct References {

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::references::PAGE_CLUSTERS;
+use super::counted::PAGE_CLUSTERS;
 use super::*;
 use crate::format::mapping::{COMPRESSED, COPIED};
 use crate::format::refcount::RefcountOrder;
