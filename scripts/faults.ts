@@ -105,7 +105,7 @@ function table(mine: readonly Row[], head: string, key: (row: Row) => string): v
   const endings =
     who === "killed"
       ? ["the file as it was", "another file, old or new state"]
-      : ["error, old state", "done all the same", "unsettled, no later damage"];
+      : ["error, old state", "done all the same", "unsettled"];
   print(`\n| ${head} | runs | ${endings.join(" | ")} |`);
   print(`|---|${"--:|".repeat(endings.length + 1)}`);
   const groups = [...Map.groupBy(mine, key)].toSorted(([a], [b]) => (a < b ? -1 : 1));
