@@ -26,7 +26,7 @@ import { describeMachine, print, printed, printRows, printSummary } from "./benc
 import { type Row, wallNs } from "./bench/row.ts";
 import { benchSnapshots, type Setting } from "./bench/snapshots.ts";
 import { buildExample } from "./examples.ts";
-import { fail, root, run, temporaryDirectory } from "./tools.ts";
+import { fail, positive, root, run, temporaryDirectory } from "./tools.ts";
 
 /** Processes of a few milliseconds are started more often. */
 const STARTS_PER_ROUND = 10;
@@ -159,11 +159,6 @@ function record(): void {
 
 function isUsual([size, ...others]: number[]): boolean {
   return size === USUAL_GIBIBYTES && others.length === 0;
-}
-
-function positive(option: string, text: string): number {
-  const number = Number(text);
-  return Number.isSafeInteger(number) && number > 0 ? number : fail(`${option} ${text}: a number`);
 }
 
 function speed(bytesPerSecond: number): string {

@@ -14,7 +14,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 
 import { describeMachine, print, printed } from "./bench/report.ts";
-import { fail, root, run, temporaryDirectory, tryRun } from "./tools.ts";
+import { fail, positive, root, run, temporaryDirectory, tryRun } from "./tools.ts";
 
 const PARTS = ["core", "executable"];
 
@@ -26,8 +26,7 @@ const { values: options } = parseArgs({
     "no-build": { type: "boolean", default: false },
   },
 });
-const seeds = Number(options.seeds);
-if (!Number.isInteger(seeds) || seeds < 1) fail("--seeds is a whole number from 1 on");
+const seeds = positive("--seeds", options.seeds);
 const unknown = options.only.find((part) => !PARTS.includes(part));
 if (unknown !== undefined) fail(`no part "${unknown}": it is ${PARTS.join(", ")}`);
 if (!options["no-build"]) run(process.execPath, ["scripts/build-binary.ts"]);

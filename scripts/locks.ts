@@ -18,7 +18,7 @@ import { describeMachine, print, printed } from "./bench/report.ts";
 import { type Contestant, countRaces, damages, type RaceReport } from "./locks/races.ts";
 import { countReaders, type ReadersReport } from "./locks/readers.ts";
 import { countStarts, type StartsReport } from "./locks/starts.ts";
-import { fail, root, run, temporaryDirectory } from "./tools.ts";
+import { fail, positive, root, run, temporaryDirectory } from "./tools.ts";
 
 const PARTS = ["starts", "races", "readers"];
 
@@ -138,9 +138,4 @@ function record(): void {
   writeFileSync(`${file}.json`, `${JSON.stringify(figures, null, 1)}\n`);
   writeFileSync(`${file}.md`, ["```", `$ ${command}`, ...printed, "```", ""].join("\n"));
   console.log(`recorded in ${path.relative(root, file)}.md`);
-}
-
-function positive(option: string, text: string): number {
-  const number = Number(text);
-  return Number.isSafeInteger(number) && number > 0 ? number : fail(`${option} ${text}: a number`);
 }

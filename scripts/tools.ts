@@ -21,6 +21,12 @@ export function fail(message: string): never {
   process.exit(1);
 }
 
+/** The value of an option that is a number from 1 on; ends the script if it is none. */
+export function positive(option: string, text: string): number {
+  const number = Number(text);
+  return Number.isSafeInteger(number) && number > 0 ? number : fail(`${option} ${text}: a number`);
+}
+
 /** Runs a program in view of the user; ends the script if it fails. */
 export function run(program: string, args: string[], env: Record<string, string> = {}): void {
   const status = tryRun(program, args, env);
