@@ -37,7 +37,6 @@ use crate::storage::Storage;
 
 pub(crate) use batch::Batch;
 pub(crate) use bits::Bits;
-pub(crate) use blocks::packs;
 use blocks::{Blocks, Room, Slot};
 pub(crate) use counts::{Counts, OutOfRange};
 pub(crate) use page::PAGE_CLUSTERS;
@@ -110,7 +109,7 @@ impl Refcounts {
         let header = image.header();
         let order = RefcountOrder::new(header.refcount_order);
         let block_bits = order.block_bits(header.cluster_bits);
-        let packs = packs(image.file_bytes >> header.cluster_bits);
+        let packs = blocks::packs(image.file_bytes >> header.cluster_bits);
         Self {
             order,
             cluster_bits: header.cluster_bits,
@@ -127,6 +126,11 @@ impl Refcounts {
     pub fn packed(mut self, packs: bool) -> Self {
         self.blocks = Blocks::new(self.order, self.block_bits, packs);
         self
+    }
+
+    /// Whether pages are packed as long as nobody changes them.
+    pub fn packs(&self) -> bool {
+        self.blocks.packs()
     }
 
     /// Gives block `index` the NEW counts `bytes`. OLD is in use where `in_use` says so, by the

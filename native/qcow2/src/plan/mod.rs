@@ -104,6 +104,13 @@ pub(crate) struct MovedL1 {
     pub names: u64,
 }
 
+impl MovedL1 {
+    /// Length in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.entries) * 8
+    }
+}
+
 /// Everything that a commit has to place and write.
 #[derive(Debug)]
 pub(crate) struct Plan {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::format::mapping::{COMPRESSED, COPIED, Mapping, OFFSET_MASK};
 use crate::image::Image;
-use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts, packs};
+use crate::refcounts::{Batch, Change, PAGE_CLUSTERS, Refcounts};
 
 use super::proof::Counting;
 use super::uses::{Names, Use, Uses};
@@ -41,8 +41,7 @@ pub(super) fn reference_tables(
     change: impl Fn(Names) -> Change,
     hear: impl FnMut(usize, bool),
 ) -> Result<()> {
-    let packs = packs(image.file_bytes >> image.header.cluster_bits);
-    let most_bytes = if packs { PACKED_WALK_BYTES } else { WALK_BYTES };
+    let most_bytes = if refcounts.packs() { PACKED_WALK_BYTES } else { WALK_BYTES };
     reference_within(most_bytes, image, refcounts, uses, wanted, change, hear)
 }
 
@@ -55,8 +54,7 @@ fn reference_within(
     change: impl Fn(Names) -> Change,
     mut hear: impl FnMut(usize, bool),
 ) -> Result<()> {
-    let unpacked_bits =
-        if packs(image.file_bytes >> image.header.cluster_bits) { UNPACKED_BITS } else { 0 };
+    let unpacked_bits = if refcounts.packs() { UNPACKED_BITS } else { 0 };
     for part in parts(most_bytes, unpacked_bits, image, uses, wanted, &change)? {
         let mut references = References { part, ..References::new(image, refcounts) };
         for_tables(

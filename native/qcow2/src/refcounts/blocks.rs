@@ -17,7 +17,7 @@ const OPEN_PAGES: usize = 1024;
 
 /// Whether pages are packed where so many clusters are counted. With debug assertions, those of every
 /// other small image are, too, so that all tests try both.
-pub(crate) fn packs(clusters: u64) -> bool {
+pub(super) fn packs(clusters: u64) -> bool {
     clusters > PACKED_CLUSTERS || cfg!(debug_assertions) && clusters % 2 == 1
 }
 
@@ -76,6 +76,11 @@ impl Blocks {
     pub fn new(order: RefcountOrder, block_bits: u32, packs: bool) -> Self {
         let page_bits = block_bits.min(PAGE_CLUSTERS.ilog2());
         Self { order, page_bits, all: Vec::new(), packing: packs.then(Packing::default) }
+    }
+
+    /// Whether pages are packed.
+    pub fn packs(&self) -> bool {
+        self.packing.is_some()
     }
 
     /// Clusters of a page.

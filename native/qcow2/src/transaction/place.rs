@@ -57,7 +57,7 @@ impl Needs {
                 .snapshots
                 .as_ref()
                 .map_or(0, |rows| rows_bytes(rows).div_ceil(cluster_bytes)),
-            moved_l1: plan.moved_l1.iter().map(|l1| clusters(l1.entries as usize * 8)).collect(),
+            moved_l1: plan.moved_l1.iter().map(|l1| l1.bytes().div_ceil(cluster_bytes)).collect(),
             blocks: 0,
             table: 0,
         }

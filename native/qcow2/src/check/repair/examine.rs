@@ -399,8 +399,7 @@ impl<'a> Examination<'a> {
 /// Whether the active L1 table is where it can be read from and given up.
 fn can_move_l1(image: &Image) -> bool {
     let header = image.header();
-    let bytes = u64::from(header.l1_entries) * 8;
-    image.ensure_inside(header.l1_offset, bytes, "L1 table").is_ok()
+    image.ensure_inside(header.l1_offset, header.l1_bytes(), "L1 table").is_ok()
 }
 
 fn is_incomplete_row(step: &Step) -> bool {

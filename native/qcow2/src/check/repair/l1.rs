@@ -32,18 +32,13 @@ pub(super) fn of_snapshots(
         is_same
     });
     let end =
-        |table: &MovedL1| table.offset + bytes(table).next_multiple_of(geometry.cluster_bytes());
+        |table: &MovedL1| table.offset + table.bytes().next_multiple_of(geometry.cluster_bytes());
     let is_sound = |table: &MovedL1| {
         table.names <= geometry.max_refcount && image.ensure_l1(table.offset, table.entries).is_ok()
     };
     let are_sound = tables.iter().all(is_sound);
     let touch = |pair: &[MovedL1]| end(&pair[0]) > pair[1].offset;
     (are_sound && !tables.windows(2).any(touch)).then_some(tables)
-}
-
-/// Length in bytes.
-pub(super) fn bytes(table: &MovedL1) -> u64 {
-    u64::from(table.entries) * 8
 }
 
 /// Those of them that name a table that is mended.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Repair;
 use super::counts::{Intended, counted_clusters, for_blocks};
 use super::flags::{Flags, Miscopied};
-use super::l1;
 use super::rows::Rows;
 use crate::check::entries::Geometry;
 use crate::check::names::Named;
@@ -143,7 +142,7 @@ pub(super) fn plan(
         replace(cluster..cluster + 1, table.names);
     }
     for table in &wanted.moved_l1 {
-        replace(counted_clusters(geometry, table.offset, l1::bytes(table)), table.names);
+        replace(counted_clusters(geometry, table.offset, table.bytes()), table.names);
     }
     let mut snapshots = None;
     if let Some(rows) = wanted.rows.filter(|_| wanted.writes_rows()) {
