@@ -35,8 +35,8 @@ use crate::format::refcount::RefcountOrder;
 use crate::image::Image;
 use crate::storage::Storage;
 
-pub(crate) use batch::Batch;
-pub(crate) use bits::Bits;
+pub(crate) use batch::{Batch, Clusters};
+pub(crate) use bits::{Bits, masks, runs};
 use blocks::{Blocks, Room, Slot};
 pub(crate) use counts::{Counts, OutOfRange};
 pub(crate) use page::PAGE_CLUSTERS;
@@ -283,31 +283,35 @@ impl Refcounts {
         })
     }
 
-    /// Registers data that an L2 entry owns, now or when [`settle`](Self::settle) is called:
-    /// before, nothing may be asked. Fails where it overlaps a table, or is counted free.
+    /// Registers data that L2 entries own, now or when [`settle`](Self::settle) is called: before,
+    /// nothing may be asked. Fails where they overlap a table, or are counted free.
     pub fn reference_data(
         &mut self,
         storage: &dyn Storage,
-        clusters: Range<u64>,
+        clusters: Clusters<'_>,
         change: Change,
     ) -> Result<()> {
-        if self.waits(&clusters, change) {
-            return Ok(());
-        }
         self.blocks.expect_waiting();
         let order = self.order;
-        self.for_pages(storage, clusters, change.into(), |page, range| {
-            page.reference_later(range, change, order)
-        })
-    }
-
-    /// The usual case of it: `clusters` can join others that wait. Returns whether they do now.
-    #[inline]
-    fn waits(&mut self, clusters: &Range<u64>, change: Change) -> bool {
-        let (index, entry) = self.locate(clusters.start);
-        let (page, entry) = self.blocks.locate(entry);
-        let Some(slot) = self.loaded(index) else { return false };
-        self.blocks.waits(slot, page, entry, clusters.end - clusters.start, change)
+        let (first, words) = match clusters {
+            Clusters::Run(run) => {
+                return self.for_pages(storage, run, change.into(), |page, range| {
+                    page.reference_later(masks(range), change, order)
+                });
+            }
+            Clusters::Set { first, words } => (first, words),
+        };
+        let most = self.blocks.page_len() / 64;
+        for (words, first) in words.chunks(most).zip((first..).step_by(most * 64)) {
+            let Some(any) = words.iter().position(|&word| word != 0) else { continue };
+            let start = first + any as u64 * 64 + u64::from(words[any].trailing_zeros());
+            let named = words.iter().copied().enumerate().filter(|it| it.1 != 0);
+            // The page is found by one of them.
+            self.for_pages(storage, start..start + 1, change.into(), |page, _| {
+                page.reference_later(named.clone(), change, order)
+            })?;
+        }
+        Ok(())
     }
 
     /// Registers the data that wait for it, and gives back the memory of counts that have become

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::format::refcount::RefcountOrder;
-use crate::refcounts::Counts;
+use crate::refcounts::{Counts, runs};
 
 /// Clusters whose counts are kept together.
 pub(super) const PAGE_CLUSTERS: u64 = 2048;
@@ -80,6 +80,22 @@ impl Counted {
                 Self::Packed(_) => self.add_packed(range.clone(), times),
             };
             range.start += done;
+        }
+    }
+
+    /// The same, to those of the 64 counts from `64 * group` on whose bits are set in `mask`.
+    pub fn add_where(&mut self, group: usize, mask: u64, times: u64) {
+        let mut rest = mask;
+        if let Self::Packed(counts) = self
+            && let Ok(times) = i64::try_from(times)
+        {
+            let limit = RefcountOrder::new(order_for(counts.at_most()));
+            let Err((full, _)) = counts.add_where(group, mask, times, limit) else { return };
+            // Those of the same word were not added to.
+            rest &= u64::MAX << ((full % 64) & !((64 >> limit.get()) - 1));
+        }
+        for run in runs(rest) {
+            self.add(group * 64 + run.start as usize..group * 64 + run.end as usize, times);
         }
     }
 
@@ -263,6 +279,7 @@ fn add(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refcounts::masks;
 
     /// Against counts that are kept plainly: few and many, small and huge, single ones and runs.
     #[test]
@@ -297,7 +314,13 @@ mod tests {
                     counted.take_off(start, times);
                     plain[start] = plain[start].saturating_sub(times);
                 } else {
-                    counted.add(range.clone(), times);
+                    if random(2) == 0 {
+                        counted.add(range.clone(), times);
+                    } else {
+                        for (group, mask) in masks(range.clone()) {
+                            counted.add_where(group, mask, times);
+                        }
+                    }
                     plain[range.clone()].iter_mut().for_each(|it| *it = it.saturating_add(times));
                     used[range.clone()].iter_mut().for_each(|used| *used |= times > 0);
                     most = plain[range].iter().fold(most, |most, &count| count.max(most));

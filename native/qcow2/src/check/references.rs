@@ -5,11 +5,12 @@
 //! there. Where that is more than there may be, the last clusters are given up: they are counted by
 //! another walk, which begins where this one had to end.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
 use super::counted::{Counted, PAGE_CLUSTERS, PAGE_COUNTS};
 use crate::format::refcount::RefcountOrder;
-use crate::refcounts::Batch;
+use crate::refcounts::{Batch, Clusters};
 
 /// Reference counts by cluster number, of the clusters from a first one on.
 pub(super) struct References {
@@ -93,18 +94,18 @@ impl References {
         if clusters.start >= counted.end || clusters.end <= counted.first {
             return;
         }
-        let Ok(()) = self.waiting.push(clusters, times, |clusters, times| {
-            counted.add(clusters, times);
-            Ok::<_, std::convert::Infallible>(())
+        let Ok(()) = self.waiting.push(clusters, times, &mut |clusters, times| {
+            counted.add_each(clusters, times);
+            Ok::<_, Infallible>(())
         });
     }
 
     /// Adds what waits. Before, nothing may be asked.
     pub fn settle(&mut self) {
         let counted = &mut self.counted;
-        let Ok(()) = self.waiting.drain(|clusters, times| {
-            counted.add(clusters, times);
-            Ok::<_, std::convert::Infallible>(())
+        let Ok(()) = self.waiting.drain(&mut |clusters, times| {
+            counted.add_each(clusters, times);
+            Ok::<_, Infallible>(())
         });
     }
 
@@ -211,13 +212,42 @@ impl Pages {
             let before = page.bytes();
             page.add(nth..nth + count, times);
             at += count as u64;
-            // Wide counts may have become a shorter list.
             let after = page.bytes();
-            if after != before {
-                self.bytes = self.bytes - before + after;
-                self.give_up();
+            self.has_changed(before, after);
+        }
+    }
+
+    /// A page takes `after` bytes instead of `before`. Wide counts may have become a shorter list.
+    fn has_changed(&mut self, before: usize, after: usize) {
+        if after != before {
+            self.bytes = self.bytes - before + after;
+            self.give_up();
+        }
+    }
+
+    /// The same, of clusters that waited.
+    fn add_each(&mut self, clusters: Clusters<'_>, times: u64) {
+        match clusters {
+            Clusters::Run(run) => self.add(run, times),
+            Clusters::Set { first, words } => {
+                for (&word, first) in words.iter().zip((first..).step_by(64)) {
+                    self.add_word(first, word, times);
+                }
             }
         }
+    }
+
+    /// The same, of those of 64 clusters from `first` on whose bits are set: they are of one page.
+    fn add_word(&mut self, first: u64, word: u64, times: u64) {
+        if word == 0 || first >= self.end || first < self.first {
+            return;
+        }
+        let (page, nth) = self.place(first);
+        let page = &mut self.counts[page];
+        let before = page.bytes();
+        page.add_where(nth / 64, word, times);
+        let after = page.bytes();
+        self.has_changed(before, after);
     }
 
     /// Gives up the last clusters until the others take as little as they may. One page stays, and

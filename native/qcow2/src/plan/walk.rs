@@ -245,17 +245,20 @@ impl<'a> References<'a> {
     }
 
     fn push(&mut self, run: Range<u64>, change: Change) -> Result<()> {
-        let run = run.start.max(self.part.start)..run.end.min(self.part.end);
-        let storage = self.image.storage();
-        self.waiting
-            .push(run, change, |run, change| self.refcounts.reference_data(storage, run, change))
+        let Self { image, refcounts, part, waiting } = self;
+        let run = run.start.max(part.start)..run.end.min(part.end);
+        waiting.push(run, change, &mut |clusters, change| {
+            refcounts.reference_data(image.storage(), clusters, change)
+        })
     }
 
     /// Registers what still waits.
     pub fn finish(mut self) -> Result<()> {
-        let storage = self.image.storage();
-        self.waiting.drain(|run, change| self.refcounts.reference_data(storage, run, change))?;
-        self.refcounts.settle()
+        let Self { image, refcounts, waiting, .. } = &mut self;
+        waiting.drain(&mut |clusters, change| {
+            refcounts.reference_data(image.storage(), clusters, change)
+        })?;
+        refcounts.settle()
     }
 }
 

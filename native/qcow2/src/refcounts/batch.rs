@@ -1,48 +1,78 @@
 //! References that wait until many of them are neighbours, and then go to what counts them.
 //!
 //! An L2 table of a disk that was written at random names clusters all over the file. Counting them
-//! one by one waits for memory each time; counting place by place, some hundreds of references to
-//! each, does not. Long runs need not wait: the table itself is in order there.
+//! one by one waits for memory each time; counting place by place, some thousands of references to
+//! each, does not: they become a set of clusters, a bit for each. Long runs need not wait: the table
+//! itself is in order there.
 
 use std::ops::Range;
 
-/// Parts of the file whose references wait together.
-const PLACES: usize = 1024;
-/// References that wait for a place at most: 4 MiB for all.
-const MOST: usize = 1024;
-/// From the references of one place to those of the next: a line of the cache more than a page, for
-/// lines that lie pages apart displace each other.
-const STRIDE: usize = MOST + 16;
+/// Parts of the file whose references wait together, at most.
+const MOST_PLACES: u64 = 1024;
+/// References that wait at most, all places together: 4 MiB.
+const MOST: usize = 1 << 20;
+/// And for one place: a set of so many takes about as long to hand over as they took to collect.
+const MOST_OF_PLACE: usize = 4096;
+/// From the references of one place to those of the next: a line of the cache more than they may
+/// be, for lines that lie pages apart displace each other.
+const APART: usize = 16;
 
 /// Bits of a waiting reference: the first cluster within its place, how many there are, and what is
 /// said of them.
 const PLACE_BITS: u32 = 20;
+/// A place has at least so many: its bits fill the fastest cache, and so do its neighbours' lines.
+const FEWEST_PLACE_BITS: u32 = 16;
 const COUNT_BITS: u32 = 6;
 /// Different things that are said of the waiting references at most.
 const MOST_SAID: usize = 1 << (32 - PLACE_BITS - COUNT_BITS);
 /// A run as long as this is not kept waiting.
 const LONG_RUN: u64 = 1 << COUNT_BITS;
 
+/// Clusters that are handed over together: a reference to each.
+#[derive(Clone, Debug)]
+pub(crate) enum Clusters<'a> {
+    Run(Range<u64>),
+    /// Those of which a bit is set, from `first` on, a multiple of 64.
+    Set {
+        first: u64,
+        words: &'a [u64],
+    },
+}
+
 /// References to runs of clusters, each with something that is said of it.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     /// Clusters of a place are those that are the same without so many bits.
     place_bits: u32,
-    /// [`STRIDE`] for each place; none before the first.
+    /// How many may wait for a place.
+    most: usize,
+    /// So many for each place, and [`APART`]; none before the first.
     waiting: Vec<u32>,
     /// How many wait for each place.
-    counts: Vec<usize>,
+    counts: Vec<u32>,
     said: Vec<T>,
     /// What was said last.
     saying: usize,
+    /// A bit for each cluster of a place; all zero between two hand-overs.
+    set: Vec<u64>,
 }
 
 impl<T: Copy + PartialEq> Batch<T> {
     /// For references to about so many clusters.
     pub fn new(clusters: u64) -> Self {
-        let place_bits = (clusters / PLACES as u64 + 1).next_power_of_two().ilog2();
-        let place_bits = place_bits.min(PLACE_BITS);
-        Self { place_bits, waiting: Vec::new(), counts: Vec::new(), said: Vec::new(), saying: 0 }
+        let place_bits = (clusters / MOST_PLACES + 1).next_power_of_two().ilog2();
+        let place_bits = place_bits.clamp(FEWEST_PLACE_BITS, PLACE_BITS);
+        let places = ((clusters >> place_bits) + 1).min(MOST_PLACES);
+        let places = usize::try_from(places).expect("few");
+        Self {
+            place_bits,
+            most: (MOST / places).min(MOST_OF_PLACE),
+            waiting: Vec::new(),
+            counts: vec![0; places],
+            said: Vec::new(),
+            saying: 0,
+            set: Vec::new(),
+        }
     }
 
     /// Hands `clusters` to `count`, now or later, and perhaps others that waited.
@@ -51,35 +81,61 @@ impl<T: Copy + PartialEq> Batch<T> {
         &mut self,
         clusters: Range<u64>,
         say: T,
-        mut count: impl FnMut(Range<u64>, T) -> Result<(), E>,
+        count: &mut impl FnMut(Clusters<'_>, T) -> Result<(), E>,
     ) -> Result<(), E> {
-        let run = clusters.end.saturating_sub(clusters.start);
-        if run == 0 {
+        let place = usize::try_from(clusters.start >> self.place_bits).unwrap_or(usize::MAX);
+        let run = clusters.end.wrapping_sub(clusters.start);
+        let is_short = run.wrapping_sub(1) < LONG_RUN - 1;
+        if let Some(waiting) = self.counts.get_mut(place)
+            && is_short
+            && clusters.start % 64 + run <= 64
+            && self.said.get(self.saying) == Some(&say)
+            && (*waiting as usize) < self.most
+        {
+            let within = clusters.start & ((1 << self.place_bits) - 1);
+            let kind = (self.saying as u64) << (PLACE_BITS + COUNT_BITS);
+            let reference = u32::try_from(within | run << PLACE_BITS | kind).expect("few bits");
+            self.waiting[place * (self.most + APART) + *waiting as usize] = reference;
+            *waiting += 1;
             return Ok(());
         }
-        if run >= LONG_RUN || clusters.end > (PLACES as u64) << self.place_bits {
-            return count(clusters, say);
+        if is_short && place < self.counts.len() {
+            return self.push_else(clusters, say, place, count);
         }
-        if self.said.get(self.saying) != Some(&say) {
-            self.say(say, &mut count)?;
-        }
-        let place = usize::try_from(clusters.start >> self.place_bits).expect("below the places");
-        let within = clusters.start & ((1 << self.place_bits) - 1);
-        let waiting = &mut self.counts[place];
-        let reference =
-            within | run << PLACE_BITS | (self.saying as u64) << (PLACE_BITS + COUNT_BITS);
-        self.waiting[place * STRIDE + *waiting] = u32::try_from(reference).expect("few bits");
-        *waiting += 1;
-        if *waiting == MOST { self.drain_place(place, &mut count) } else { Ok(()) }
+        if clusters.is_empty() { Ok(()) } else { count(Clusters::Run(clusters), say) }
     }
 
-    /// Hands everything that waits to `count`, neighbours soon after each other.
+    /// The same, for a short run that cannot simply wait.
+    #[cold]
+    fn push_else<E>(
+        &mut self,
+        clusters: Range<u64>,
+        say: T,
+        place: usize,
+        count: &mut impl FnMut(Clusters<'_>, T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.said.get(self.saying) != Some(&say) {
+            self.say(say, count)?;
+        }
+        if self.counts[place] as usize == self.most {
+            self.drain_place(place, count)?;
+        }
+        // What waits is in one word of a set.
+        let border = (clusters.start + 1).next_multiple_of(64);
+        if clusters.end <= border {
+            return self.push(clusters, say, count);
+        }
+        self.push(clusters.start..border, say, count)?;
+        self.push(border..clusters.end, say, count)
+    }
+
+    /// Hands everything that waits to `count`, place by place.
     pub fn drain<E>(
         &mut self,
-        mut count: impl FnMut(Range<u64>, T) -> Result<(), E>,
+        count: &mut impl FnMut(Clusters<'_>, T) -> Result<(), E>,
     ) -> Result<(), E> {
         for place in 0..self.counts.len() {
-            self.drain_place(place, &mut count)?;
+            self.drain_place(place, count)?;
         }
         self.said.clear();
         Ok(())
@@ -90,11 +146,11 @@ impl<T: Copy + PartialEq> Batch<T> {
     fn say<E>(
         &mut self,
         say: T,
-        count: impl FnMut(Range<u64>, T) -> Result<(), E>,
+        count: &mut impl FnMut(Clusters<'_>, T) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.counts.is_empty() {
-            self.counts = vec![0; PLACES];
-            self.waiting = vec![0; PLACES * STRIDE];
+        if self.waiting.is_empty() {
+            self.waiting = vec![0; self.counts.len() * (self.most + APART)];
+            self.set = vec![0; 1 << (self.place_bits - 6)];
         }
         let known = self.said.iter().position(|&said| said == say);
         if known.is_none() {
@@ -108,12 +164,17 @@ impl<T: Copy + PartialEq> Batch<T> {
     }
 
     /// Hands over what waits for a place: of each kind at once, for who counts them likes that.
+    #[inline(never)]
     fn drain_place<E>(
         &mut self,
         place: usize,
-        count: &mut impl FnMut(Range<u64>, T) -> Result<(), E>,
+        count: &mut impl FnMut(Clusters<'_>, T) -> Result<(), E>,
     ) -> Result<(), E> {
-        let waiting = &self.waiting[place * STRIDE..][..std::mem::take(&mut self.counts[place])];
+        let waiting = std::mem::take(&mut self.counts[place]) as usize;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let waiting = &self.waiting[place * (self.most + APART)..][..waiting];
         let said_of = |reference: u32| (reference >> (PLACE_BITS + COUNT_BITS)) as usize;
         let mut kinds = match self.said.len() {
             1 => 1,
@@ -124,10 +185,20 @@ impl<T: Copy + PartialEq> Batch<T> {
             let kind = kinds.trailing_zeros() as usize;
             kinds &= kinds - 1;
             for &reference in waiting.iter().filter(|&&reference| said_of(reference) == kind) {
-                let first = start + u64::from(reference & ((1 << PLACE_BITS) - 1));
-                let run = u64::from(reference >> PLACE_BITS) & (LONG_RUN - 1);
-                count(first..first + run, self.said[kind])?;
+                let first = reference & ((1 << PLACE_BITS) - 1);
+                let run = reference >> PLACE_BITS & ((1 << COUNT_BITS) - 1);
+                let mask = u64::MAX >> (64 - run) << (first % 64);
+                let word = &mut self.set[first as usize / 64];
+                if *word & mask == 0 {
+                    *word |= mask;
+                } else {
+                    // A set has each cluster once.
+                    let first = start + u64::from(first);
+                    count(Clusters::Run(first..first + u64::from(run)), self.said[kind])?;
+                }
             }
+            count(Clusters::Set { first: start, words: &self.set }, self.said[kind])?;
+            self.set.fill(0);
         }
         Ok(())
     }
@@ -139,38 +210,43 @@ mod tests {
 
     use super::*;
 
-    /// More than may wait, with more said than fits, short runs and long ones.
+    /// More than may wait, with more said than fits, short runs and long ones, some of them past
+    /// what was expected.
     #[test]
-    fn everything_that_is_pushed_is_counted_once_and_neighbours_together() {
+    fn every_cluster_that_is_pushed_is_handed_over_as_often_and_most_of_them_in_sets() {
         let mut batch = Batch::new(0xf0_0000);
+        batch.drain(&mut |_, _: u64| Err(())).unwrap();
         let (mut pushed, mut counted) = (Vec::new(), Vec::new());
+        let (mut runs, mut sets) = (0, 0);
         let mut state = 1_u64;
-        for step in 0..1_000_000 {
+        let mut count = |clusters: Clusters<'_>, say: u64| {
+            match clusters {
+                Clusters::Run(run) => {
+                    runs += 1;
+                    counted.extend(run.map(|cluster| (cluster, say)));
+                }
+                Clusters::Set { first, words } => {
+                    sets += 1;
+                    assert_eq!(first % 64, 0);
+                    let bits = (first..).zip(
+                        words.iter().flat_map(|&word| (0..64).map(move |bit| word >> bit & 1 != 0)),
+                    );
+                    counted.extend(bits.filter(|it| it.1).map(|(cluster, _)| (cluster, say)));
+                }
+            }
+            Ok::<_, Infallible>(())
+        };
+        for step in 0..400_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let start = (state >> 20) & 0xff_ffff;
-            let run = if step % 1000 == 0 { 200 } else { state >> 60 };
+            let run = if step % 1000 == 0 { 200 } else { state >> 61 };
             let say = step / 1000 % (2 + step / 10_000);
-            if run > 0 {
-                pushed.push((start, start + run, say));
-            }
-            let count = |run: Range<u64>, say| {
-                counted.push((run.start, run.end, say));
-                Ok::<_, Infallible>(())
-            };
-            batch.push(start..start + run, say, count).unwrap();
+            pushed.extend((start..start + run).map(|cluster| (cluster, say)));
+            batch.push(start..start + run, say, &mut count).unwrap();
         }
-        let mut last = 0;
-        let mut jumps = 0;
-        let drained = counted.len();
-        batch
-            .drain(|run, say| {
-                jumps += usize::from(run.start.abs_diff(last) > 1 << 14);
-                last = run.start;
-                counted.push((run.start, run.end, say));
-                Ok::<_, Infallible>(())
-            })
-            .unwrap();
-        assert!(jumps < (counted.len() - drained) / 100, "{jumps} jumps");
+        batch.drain(&mut count).unwrap();
+        batch.drain(&mut |_, _| Err(())).unwrap();
+        assert!(runs < 60_000 && sets < 20_000, "{runs} {sets}");
         pushed.sort_unstable();
         counted.sort_unstable();
         assert!(pushed == counted);

@@ -58,7 +58,7 @@ impl Bits {
 }
 
 /// The words that `range` touches, each with the bits that belong to it.
-pub(super) fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> + Clone {
+pub(crate) fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> + Clone {
     let first = range.start / 64;
     let end = if range.is_empty() { first } else { range.end.div_ceil(64) };
     (first..end).map(move |word| {
@@ -73,9 +73,28 @@ pub(super) fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> +
     })
 }
 
+/// The runs of bits that are set in a word, ascending.
+pub(crate) fn runs(mut word: u64) -> impl Iterator<Item = Range<u32>> {
+    std::iter::from_fn(move || {
+        let start = word.trailing_zeros();
+        let end = start + (!word.checked_shr(start)?).trailing_zeros();
+        word &= u64::MAX.checked_shl(end).unwrap_or(0);
+        Some(start..end)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_cut_into_runs() {
+        let runs = |word| runs(word).collect::<Vec<_>>();
+        assert_eq!(runs(0), []);
+        assert_eq!(runs(u64::MAX), [0..64]);
+        assert_eq!(runs(1 << 63 | 0b110), [1..3, 63..64]);
+        assert_eq!(runs(!1), [1..64]);
+    }
 
     #[test]
     fn a_range_is_cut_into_words() {

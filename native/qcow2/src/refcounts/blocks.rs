@@ -5,7 +5,6 @@
 
 use std::num::NonZeroU32;
 
-use super::Change;
 use super::packed::{Kinds, Packed};
 use super::page::{PAGE_CLUSTERS, Page, Refusal};
 use crate::format::refcount::RefcountOrder;
@@ -265,21 +264,6 @@ impl Blocks {
         if let Some(packing) = &mut self.packing {
             packing.waits = true;
         }
-    }
-
-    /// Whether a reference to `clusters` clusters from `entry` of page `nth` on can join others that
-    /// wait there. It has, then.
-    #[inline]
-    pub fn waits(
-        &mut self,
-        slot: Slot,
-        nth: usize,
-        entry: usize,
-        clusters: u64,
-        change: Change,
-    ) -> bool {
-        let Known::Open(page) = &mut self.block_mut(slot).pages[nth] else { return false };
-        page.waits(entry, clusters, change)
     }
 
     /// Registers what waits in a block, and gives back the memory of counts that have become alike;

@@ -138,52 +138,34 @@ impl Page {
         self.reference_words(masks(range), role, change, order)
     }
 
-    /// Registers references to data, now or when the page is settled: at the latest when it waits
-    /// for a second kind of them, or for all of its clusters.
-    #[inline]
+    /// Registers references to data, to the clusters of these bits, each in its word: now or when the
+    /// page is settled; at the latest when it waits for a second kind of them, or for all of its
+    /// clusters.
     pub fn reference_later(
         &mut self,
-        range: Range<usize>,
+        named: impl Iterator<Item = (usize, u64)> + Clone,
         change: Change,
         order: RefcountOrder,
     ) -> Result<(), (usize, Refusal)> {
         if self.waiting.as_ref().is_some_and(|waiting| waiting.change != change) {
             self.settle(order)?;
         }
-        let waiting = self
+        let mut waiting = self
             .waiting
-            .get_or_insert_with(|| Waiting { words: vec![0; self.words].into(), change });
-        if masks(range.clone()).any(|(word, mask)| waiting.words[word] & mask != 0) {
-            return self.reference(range, Role::Data, change, order);
-        }
+            .take()
+            .unwrap_or_else(|| Waiting { words: vec![0; self.words].into(), change });
+        // Those that wait already are registered at once.
+        let again = named.clone().map(|(word, mask)| (word, waiting.words[word] & mask));
+        let again = again.filter(|&(_, mask)| mask != 0);
+        self.reference_words(again, Role::Data, change, order)?;
         let mut full = false;
-        for (word, mask) in masks(range) {
+        for (word, mask) in named {
             waiting.words[word] |= mask;
-            full = waiting.words[word] == u64::MAX;
+            full |= waiting.words[word] == u64::MAX;
         }
-        if full && waiting.words.iter().all(|&word| word == u64::MAX) {
-            self.settle(order)?;
-        }
-        Ok(())
-    }
-
-    /// The usual case of [`reference_later`](Self::reference_later): a few clusters from `first` on
-    /// join others that wait. Returns whether they do now.
-    #[inline]
-    pub fn waits(&mut self, first: usize, count: u64, change: Change) -> bool {
-        let Some(waiting) = &mut self.waiting else { return false };
-        let bit = first % 64;
-        if waiting.change != change || bit as u64 + count > 64 || count == 0 {
-            return false;
-        }
-        let word = &mut waiting.words[first / 64];
-        let mask = u64::MAX >> (64 - count) << bit;
-        // Words that become full are left to the other way, which looks whether all are.
-        if *word & mask != 0 || *word | mask == u64::MAX {
-            return false;
-        }
-        *word |= mask;
-        true
+        full = full && waiting.words.iter().all(|&word| word == u64::MAX);
+        self.waiting = Some(waiting);
+        if full { self.settle(order) } else { Ok(()) }
     }
 
     /// Registers what waits.
@@ -340,10 +322,7 @@ mod tests {
                 let change = Change { delta, after: random(3), fresh: random(50) == 0 };
                 refused_at_once |=
                     at_once.reference(range.clone(), Role::Data, change, order).is_err();
-                let waits = random(2) == 0 && later.waits(start, range.len() as u64, change);
-                if !waits {
-                    refused_later |= later.reference_later(range, change, order).is_err();
-                }
+                refused_later |= later.reference_later(masks(range), change, order).is_err();
                 if refused_at_once {
                     break;
                 }

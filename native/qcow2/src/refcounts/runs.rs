@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::bits::runs;
 use crate::error::Result;
 
 /// Joins what is pushed in ascending order and shows each run once it is complete.
@@ -16,17 +17,14 @@ impl<F: FnMut(Range<u64>) -> Result<()>> Runs<F> {
     }
 
     /// The clusters whose bits are set in `word`, which stands for 64 clusters from `first` on.
-    pub fn push(&mut self, first: u64, mut word: u64) -> Result<()> {
-        while word != 0 {
-            let skip = word.trailing_zeros();
-            let count = (!(word >> skip)).trailing_zeros();
-            let start = first + u64::from(skip);
+    pub fn push(&mut self, first: u64, word: u64) -> Result<()> {
+        for run in runs(word) {
+            let start = first + u64::from(run.start);
             if self.open.end != start {
                 self.show()?;
                 self.open.start = start;
             }
-            self.open.end = start + u64::from(count);
-            word = word.checked_shr(skip + count).map_or(0, |rest| rest << skip << count);
+            self.open.end = first + u64::from(run.end);
         }
         Ok(())
     }
