@@ -151,6 +151,12 @@ pub fn l2_offset(entry: u64, cluster_bits: u32, at: u64) -> Result<Option<u64>> 
     Ok((offset != 0).then_some(offset))
 }
 
+/// Takes COPIED off an entry, as tables on disk have it.
+#[inline]
+pub fn clear_copied(entry: &mut [u8; 8]) {
+    entry[0] &= !COPIED.to_be_bytes()[0];
+}
+
 /// Big-endian table of 64-bit entries to numbers.
 pub fn decode_table(bytes: &[u8]) -> Vec<u64> {
     let (entries, _) = bytes.as_chunks::<8>();
@@ -199,6 +205,15 @@ mod tests {
         assert_eq!(decode(4).unwrap(), Subcluster::Zero);
         assert!(decode(31).is_err());
         assert!(Mapping::decode_extended(0x5_0001, 16, 0).is_err(), "bit 0 is reserved");
+    }
+
+    #[test]
+    fn nothing_but_copied_is_taken_off() {
+        for entry in [u64::MAX, COPIED, COMPRESSED | 0x1234, 0] {
+            let mut bytes = entry.to_be_bytes();
+            clear_copied(&mut bytes);
+            assert_eq!(u64::from_be_bytes(bytes), entry & !COPIED);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What the system offers beyond the standard library, one subject per file.
 //!
 //! Knows nothing of qcow2. Everything here is Linux's own interface behind a safe function; the
-//! only `unsafe` blocks of the crate are in [`device`], [`lease`], [`ofd`], [`reflink`] and
-//! [`shared`]. Offsets and lengths are in bytes, a range of bytes is half open, and a range that ends
+//! only `unsafe` blocks of the crate are in [`device`], [`lease`], [`ofd`], [`reflink`], [`shared`],
+//! [`signal`] and [`write_back`]. Offsets and lengths are in bytes, a range of bytes is half open, and a range that ends
 //! at [`u64::MAX`] goes to the end of the file, however long it becomes.
 
 pub(crate) mod copy;
@@ -20,6 +20,7 @@ pub(crate) mod reflink;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod tmpfile;
+pub(crate) mod write_back;
 
 #[cfg(test)]
 pub(crate) mod mounted;

@@ -22,6 +22,7 @@ use super::walk::for_tables;
 
 /// `entry` with the COPIED flag that it has to carry: set if and only if the table is `private` to
 /// the active disk and the cluster is referenced once. Compressed entries never carry it.
+#[inline]
 pub(crate) fn flagged(
     storage: &dyn Storage,
     refcounts: &mut Refcounts,

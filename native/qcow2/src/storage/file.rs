@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::Storage;
 use crate::error::{Error, Kind, Result};
 use crate::os::identity::Identity;
-use crate::os::{device, direct, extents, punch};
+use crate::os::{device, direct, extents, punch, write_back};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +202,10 @@ impl Storage for FileStorage {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)
+    }
+
+    fn write_back(&self, range: Range<u64>) {
+        write_back::begin(&self.file, range);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -44,6 +44,10 @@ pub trait Storage: Send + Sync {
     /// Writes all of `buf` at `offset`, extending the file if need be.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Says that `range` was written and will be flushed soon, so that a disk may begin with it.
+    /// Makes nothing durable, and need not do anything: what fails here, the flush reports.
+    fn write_back(&self, _range: Range<u64>) {}
+
     /// Grows or cuts the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

@@ -1,5 +1,7 @@
 //! Writing everything of a plan but the header.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::format::header::Header;
 use crate::format::mapping;
@@ -12,7 +14,11 @@ use super::Committed;
 use super::place::Layout;
 
 /// Writes are collected up to this many bytes.
-const WRITE_BYTES: usize = 1 << 20;
+const WRITE_BYTES: usize = 1 << 18;
+
+/// As soon as so many bytes are written that follow each other, the disk begins with them: the flush
+/// at the end finds most of them done.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
 
 /// An L1 table, which may have 32 MiB, is encoded in pieces of this many entries.
 const L1_PIECE_ENTRIES: usize = 8192;
@@ -43,12 +49,14 @@ struct Writer<'a> {
     /// Not written yet; belongs to `offset`.
     buffer: Vec<u8>,
     offset: u64,
+    /// Written, but the disk was not told to begin.
+    begun: Range<u64>,
     written: u64,
 }
 
 impl<'a> Writer<'a> {
     fn new(storage: &'a dyn Storage, cluster_bytes: u64) -> Self {
-        Self { storage, cluster_bytes, buffer: Vec::new(), offset: 0, written: 0 }
+        Self { storage, cluster_bytes, buffer: Vec::new(), offset: 0, begun: 0..0, written: 0 }
     }
 
     /// Fills the last cluster up with zeros; a table follows at `cluster`.
@@ -60,6 +68,13 @@ impl<'a> Writer<'a> {
             self.offset = begin;
         }
         Ok(())
+    }
+
+    /// Room for so many bytes of the table, which are to be filled before anything else is asked.
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.buffer.len();
+        self.buffer.resize(start + bytes, 0);
+        &mut self.buffer[start..]
     }
 
     /// A piece of the table.
@@ -87,7 +102,15 @@ impl<'a> Writer<'a> {
         if !self.buffer.is_empty() {
             self.storage.write_at(&self.buffer, self.offset)?;
         }
+        if self.begun.end != self.offset {
+            self.begun = self.offset..self.offset;
+        }
         self.offset += self.buffer.len() as u64;
+        self.begun.end = self.offset;
+        if self.begun.end - self.begun.start >= WRITE_BACK_BYTES {
+            self.storage.write_back(self.begun.clone());
+            self.begun.start = self.begun.end;
+        }
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -100,6 +123,53 @@ fn moved_entry(plan: &Plan, layout: &Layout, entry: u64) -> u64 {
     let Some(index) = plan.mended(entry & mapping::OFFSET_MASK) else { return entry };
     let rest = entry & !(mapping::OFFSET_MASK | mapping::COPIED);
     rest | layout.moved[index] << plan.header.cluster_bits
+}
+
+/// Writes the L2 tables that move, with the COPIED flags that they have to carry.
+fn write_l2_tables(
+    image: &Image,
+    plan: &mut Plan,
+    layout: &Layout,
+    writer: &mut Writer<'_>,
+) -> Result<()> {
+    let header = &plan.header;
+    let (bits, cluster_bytes) = (header.cluster_bits, header.cluster_bytes());
+    let size = usize::try_from(cluster_bytes).expect("at most 2 MiB");
+    let storage = image.storage();
+    for (table, &cluster) in plan.moved.iter().zip(&layout.moved) {
+        writer.begin(cluster)?;
+        let bytes = writer.room(size);
+        match &table.content {
+            TableContent::Fresh(entries) => {
+                bytes.copy_from_slice(&mapping::encode_table(entries, size));
+            }
+            TableContent::At(offset) | TableContent::Mended { offset, .. } => {
+                image.ensure_inside(*offset, cluster_bytes, "L2 table")?;
+                storage.read_at(bytes, *offset)?;
+            }
+        }
+        let (is_private, is_mended) =
+            (table.is_private(), matches!(table.content, TableContent::Mended { .. }));
+        // The second word of an extended entry is about subclusters, and stays.
+        let slots = bytes.as_chunks_mut::<8>().0.chunks_exact_mut(header.l2_entry_words());
+        if !is_private && !is_mended {
+            // All of a large disk, when a snapshot is taken.
+            slots.for_each(|slot| mapping::clear_copied(&mut slot[0]));
+            continue;
+        }
+        for slot in slots {
+            let mut entry = u64::from_be_bytes(slot[0]);
+            if is_mended {
+                let subclusters = slot.get(1).map(|&bits| u64::from_be_bytes(bits));
+                entry =
+                    mapping::without_misplaced_cluster(entry, subclusters, bits).unwrap_or(entry);
+            }
+            // An operation's plan has asked the same, and was not refused; a repair's has counted.
+            let entry = flagged(storage, &mut plan.refcounts, entry, bits, is_private)?;
+            slot[0] = entry.to_be_bytes();
+        }
+    }
+    Ok(())
 }
 
 /// Writes everything but the header.
@@ -119,30 +189,7 @@ pub(super) fn write_tables(
     }
     let mut writer = Writer::new(storage, cluster_bytes);
 
-    for (table, &cluster) in plan.moved.iter().zip(&layout.moved) {
-        let mut bytes = match &table.content {
-            TableContent::Fresh(entries) => mapping::encode_table(entries, 0),
-            TableContent::At(offset) | TableContent::Mended { offset, .. } => {
-                image.read_table_bytes(*offset, cluster_bytes, "L2 table")?
-            }
-        };
-        let is_mended = matches!(table.content, TableContent::Mended { .. });
-        let words = bytes.as_chunks_mut::<8>().0;
-        // The second word of an extended entry is about subclusters, and stays.
-        for slot in words.chunks_mut(header.l2_entry_words()) {
-            let mut entry = u64::from_be_bytes(slot[0]);
-            if is_mended {
-                let subclusters = slot.get(1).map(|&bits| u64::from_be_bytes(bits));
-                entry =
-                    mapping::without_misplaced_cluster(entry, subclusters, bits).unwrap_or(entry);
-            }
-            // An operation's plan has asked the same, and was not refused; a repair's has counted.
-            let entry = flagged(storage, &mut plan.refcounts, entry, bits, table.is_private())?;
-            slot[0] = entry.to_be_bytes();
-        }
-        writer.begin(cluster)?;
-        writer.push(&bytes)?;
-    }
+    write_l2_tables(image, plan, layout, &mut writer)?;
     let l1_entry = |slot: &Slot| match slot.get() {
         Named::Entry(entry) => entry,
         Named::New(index) => {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qcow2::clone::{Selection, Strategy, Wanted, clone_image};
@@ -14,7 +14,7 @@ use qcow2::{Bitmaps, CommitOptions, Image, NewImage, NewSnapshot, create};
 
 use crate::support::fixtures::{Format, empty};
 use crate::support::layout::{Layout, put64};
-use crate::support::qemu::Workshop;
+use crate::support::qemu::{Workshop, complaint, img_ok};
 use crate::tools::{KIB, MIB};
 
 const CLUSTER: u64 = 64 * KIB;
@@ -34,16 +34,24 @@ fn count(image: &mut SparseImage, clusters: Range<u64>) {
     clusters.for_each(|cluster| layout.set_refcount(image, cluster, 1).unwrap());
 }
 
-/// A storage that counts the bytes read from it.
+/// A storage that counts the bytes read from it, and notes what it is told to begin with.
 #[derive(Clone)]
 struct Counting {
     inner: Arc<dyn Storage>,
     read: Arc<AtomicU64>,
+    /// Written since the last flush.
+    written: Arc<Mutex<Vec<Range<u64>>>>,
+    begun: Arc<Mutex<Vec<Range<u64>>>>,
 }
 
 impl Counting {
     fn new(inner: impl Storage + 'static) -> Self {
-        Self { inner: Arc::new(inner), read: Arc::default() }
+        Self {
+            inner: Arc::new(inner),
+            read: Arc::default(),
+            written: Arc::default(),
+            begun: Arc::default(),
+        }
     }
 
     fn read_bytes(&self) -> u64 {
@@ -71,7 +79,17 @@ impl Storage for Counting {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.written.lock().unwrap().push(offset..offset + buf.len() as u64);
         self.inner.write_at(buf, offset)
+    }
+
+    fn write_back(&self, range: Range<u64>) {
+        let written = self.written.lock().unwrap();
+        let mut at = range.start;
+        while at < range.end {
+            at = written.iter().find(|it| it.contains(&at)).expect("written before").end;
+        }
+        self.begun.lock().unwrap().push(range);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -79,6 +97,7 @@ impl Storage for Counting {
     }
 
     fn flush(&self) -> io::Result<()> {
+        self.written.lock().unwrap().clear();
         self.inner.flush()
     }
 
@@ -195,6 +214,36 @@ fn a_rename_does_not_read_l1_tables_that_are_holes() {
     assert!(storage.read_bytes() < 4 * MIB, "{} bytes read", storage.read_bytes());
     let entries = Image::open(Box::new(storage)).unwrap().snapshots().unwrap();
     assert_eq!((entries.len() as u64, entries[7].name.as_slice()), (SNAPSHOTS, &b"renamed"[..]));
+}
+
+/// The flush at the end of a large disk's snapshot found all of its L2 tables still to be written.
+#[test]
+fn the_disk_begins_with_many_tables_before_they_are_flushed_and_is_not_told_of_few() {
+    let workshop = Workshop::new();
+    let path = workshop.path("image.qcow2");
+    for (cluster, tables, at_least) in [(64 * KIB, 3, 0), (2 * MIB, 9, 16 * MIB)] {
+        // What one table maps.
+        let each = cluster * cluster / 8;
+        let (options, size) = (format!("cluster_size={cluster}"), (tables * each).to_string());
+        img_ok(&["create", "-q", "-f", "qcow2", "-o", &options, path.to_str().unwrap(), &size]);
+        let storage = Counting::new(FileStorage::open(&path, Access::Write).unwrap());
+        let mut image = Image::open(Box::new(storage.clone())).unwrap();
+        let disk = RecordingStorage::new();
+        disk.set_len(tables * each).unwrap();
+        for table in 0..tables {
+            disk.write_at(&[7; 512], table * each).unwrap();
+        }
+        image.write_content(&disk, &mut CommitOptions::default()).unwrap();
+        storage.begun.lock().unwrap().clear();
+        let new = NewSnapshot { name: b"new", least_id: 0, date_sec: 0, date_nsec: 0 };
+        let done = image.create_snapshot(&new, &mut CommitOptions::default()).unwrap();
+        assert!(done.written_bytes > tables * cluster);
+        let begun = storage.begun.lock().unwrap();
+        let bytes: u64 = begun.iter().map(|range| range.end - range.start).sum();
+        assert!((at_least..=done.written_bytes).contains(&bytes), "{begun:?}");
+        assert!(at_least > 0 || begun.is_empty(), "{begun:?}");
+        assert_eq!(complaint(&path), None);
+    }
 }
 
 const LARGEST_L1: &str = "CALQUE_TEST_LARGEST_L1";
