@@ -217,15 +217,7 @@ impl Pages {
         }
     }
 
-    /// A page takes `after` bytes instead of `before`. Wide counts may have become a shorter list.
-    fn has_changed(&mut self, before: usize, after: usize) {
-        if after != before {
-            self.bytes = self.bytes - before + after;
-            self.give_up();
-        }
-    }
-
-    /// The same, of clusters that waited.
+    /// The same, to clusters that waited.
     fn add_each(&mut self, clusters: Clusters<'_>, times: u64) {
         match clusters {
             Clusters::Run(run) => self.add(run, times),
@@ -237,7 +229,7 @@ impl Pages {
         }
     }
 
-    /// The same, of those of 64 clusters from `first` on whose bits are set: they are of one page.
+    /// The same, to those of 64 clusters from `first` on whose bits are set: they are of one page.
     fn add_word(&mut self, first: u64, word: u64, times: u64) {
         if word == 0 || first >= self.end || first < self.first {
             return;
@@ -248,6 +240,14 @@ impl Pages {
         page.add_where(nth / 64, word, times);
         let after = page.bytes();
         self.has_changed(before, after);
+    }
+
+    /// A page takes `after` bytes instead of `before`. Wide counts may have become a shorter list.
+    fn has_changed(&mut self, before: usize, after: usize) {
+        if after != before {
+            self.bytes = self.bytes - before + after;
+            self.give_up();
+        }
     }
 
     /// Gives up the last clusters until the others take as little as they may. One page stays, and
