@@ -192,6 +192,7 @@ fn short_writes_and_lost_flushes_leave_the_image_as_it_was() {
         vec![once.leaving(Harm::Half)],
         vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Lost)],
         vec![Fault { on: Call::Flush, ..once }.leaving(Harm::Half)],
+        vec![Fault { on: Call::WriteBack, ..once }.leaving(Harm::Lost)],
         vec![Fault { on: Call::Punch, ..once }.forever()],
     ]);
     let all = sweep.tell("short writes, lost flushes, failing punches");

@@ -77,6 +77,10 @@ impl Storage for Alike {
         self.all(|file| file.write_at(buf, offset))
     }
 
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.all(|file| file.write_back(range.clone()))
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.all(|file| file.set_len(len))
     }

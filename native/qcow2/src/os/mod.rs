@@ -2,8 +2,8 @@
 //!
 //! Knows nothing of qcow2. Everything here is Linux's own interface behind a safe function; the
 //! only `unsafe` blocks of the crate are in [`device`], [`lease`], [`ofd`], [`reflink`], [`shared`],
-//! [`signal`] and [`write_back`]. Offsets and lengths are in bytes, a range of bytes is half open, and a range that ends
-//! at [`u64::MAX`] goes to the end of the file, however long it becomes.
+//! [`signal`] and [`write_back`]. Offsets and lengths are in bytes, a range of bytes is half open,
+//! and a range that ends at [`u64::MAX`] goes to the end of the file, however long it becomes.
 
 pub(crate) mod copy;
 pub(crate) mod descriptors;

@@ -1,8 +1,8 @@
 //! References that wait until many of them are neighbours, and then go to what counts them.
 //!
 //! An L2 table of a disk that was written at random names clusters all over the file. Counting them
-//! one by one waits for memory each time; counting place by place, some thousands of references to
-//! each, does not: they become a set of clusters, a bit for each. Long runs need not wait: the table
+//! one by one waits for memory each time; counting place by place, a thousand references to each or
+//! more, does not: they become a set of clusters, a bit for each. Long runs need not wait: the table
 //! itself is in order there.
 
 use std::ops::Range;
@@ -20,7 +20,8 @@ const APART: usize = 16;
 /// Bits of a waiting reference: the first cluster within its place, how many there are, and what is
 /// said of them.
 const PLACE_BITS: u32 = 20;
-/// A place has at least so many: its bits fill the fastest cache, and so do its neighbours' lines.
+/// A place has at least so many, so that there are few: the lines of the cache to which they are
+/// added, and the bits of one of them, fit into the fastest cache.
 const FEWEST_PLACE_BITS: u32 = 16;
 const COUNT_BITS: u32 = 6;
 /// Different things that are said of the waiting references at most.
@@ -32,7 +33,7 @@ const SPARSEST: usize = 16;
 const LONG_RUN: u64 = 1 << COUNT_BITS;
 
 /// Clusters that are handed over together: a reference to each.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Clusters<'a> {
     Run(Range<u64>),
     /// Those of which a bit is set, from `first` on, a multiple of 64.
@@ -56,7 +57,7 @@ pub(crate) struct Batch<T> {
     said: Vec<T>,
     /// What was said last.
     saying: usize,
-    /// A bit for each cluster of a place; all zero between two hand-overs.
+    /// A bit for each cluster of a place; all zero between two hand-overs that did not fail.
     set: Vec<u64>,
 }
 

@@ -138,7 +138,7 @@ impl Page {
         self.reference_words(masks(range), role, change, order)
     }
 
-    /// Registers references to data, to the clusters of these bits, each in its word: now or when the
+    /// Registers references to data, to the clusters of these bits, no word twice: now or when the
     /// page is settled; at the latest when it waits for a second kind of them, or for all of its
     /// clusters.
     pub fn reference_later(

@@ -204,8 +204,8 @@ impl Storage for FileStorage {
         self.file.write_all_at(buf, offset)
     }
 
-    fn write_back(&self, range: Range<u64>) {
-        write_back::begin(&self.file, range);
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        write_back::begin(&self.file, range)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -45,8 +45,11 @@ pub trait Storage: Send + Sync {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     /// Says that `range` was written and will be flushed soon, so that a disk may begin with it.
-    /// Makes nothing durable, and need not do anything: what fails here, the flush reports.
-    fn write_back(&self, _range: Range<u64>) {}
+    /// Makes nothing durable, and need not do anything. After an error, some of what was written
+    /// may be lost, and a flush need not say so again.
+    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Grows or cuts the file.
     fn set_len(&self, len: u64) -> io::Result<()>;

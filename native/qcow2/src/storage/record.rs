@@ -253,6 +253,8 @@ pub enum Call {
     ReadDurable,
     /// `write_at`.
     Write,
+    /// `write_back`.
+    WriteBack,
     /// `set_len`.
     SetLen,
     /// `flush`.
@@ -274,8 +276,8 @@ pub enum Harm {
     /// Of a write, its first so many bytes are in the cache, if it has as many. Of a flush, some of
     /// the dirty pages reached the medium, chosen by this number, and the rest is lost.
     Part(u64),
-    /// A failed flush lost all its pages: clean in the cache, never on the medium. Other calls: as
-    /// [`Harm::Nothing`].
+    /// A failed flush lost all its pages: clean in the cache, never on the medium. So did writing
+    /// back, those of its range, of which the log says nothing. Other calls: as [`Harm::Nothing`].
     Lost,
 }
 
@@ -506,6 +508,17 @@ impl Storage for RecordingStorage {
         Ok(())
     }
 
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        let mut state = self.state();
+        let Some(fault) = state.enter(Call::WriteBack) else { return Ok(()) };
+        if fault.harm == Harm::Lost {
+            state
+                .dirty
+                .retain(|page| !(range.start / PAGE..range.end.div_ceil(PAGE)).contains(page));
+        }
+        Err(io::Error::from_raw_os_error(fault.errno))
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.pass(Call::SetLen)?;
@@ -637,6 +650,19 @@ mod tests {
         let path = directory.path().join("image");
         medium.save(&path).unwrap();
         assert!(SparseImage::load(&path).unwrap() == medium);
+    }
+
+    #[test]
+    fn what_writing_back_lost_no_flush_brings() {
+        let storage = of_length(3 * 4096);
+        storage.write_at(&[1; 3 * 4096], 0).unwrap();
+        storage.inject(Fault::once(Call::WriteBack, 0, libc::EIO).leaving(Harm::Lost));
+        storage.write_back(4096..8192).unwrap_err();
+        storage.write_back(0..8192).unwrap();
+        storage.flush().unwrap();
+        let medium = storage.durable();
+        let bytes: Vec<_> = [0, 4096, 8192].into_iter().map(|at| byte(&medium, at)).collect();
+        assert_eq!(bytes, [1, 0, 1]);
     }
 
     #[test]

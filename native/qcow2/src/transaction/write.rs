@@ -17,8 +17,9 @@ use super::place::Layout;
 const WRITE_BYTES: usize = 1 << 18;
 
 /// As soon as so many bytes are written that follow each other, the disk begins with them: the flush
-/// at the end finds most of them done.
-const WRITE_BACK_BYTES: u64 = 8 << 20;
+/// at the end finds most of them done. With debug assertions each write is so many, so that all
+/// tests of faults try it.
+const WRITE_BACK_BYTES: u64 = if cfg!(debug_assertions) { 1 } else { 8 << 20 };
 
 /// An L1 table, which may have 32 MiB, is encoded in pieces of this many entries.
 const L1_PIECE_ENTRIES: usize = 8192;
@@ -49,14 +50,14 @@ struct Writer<'a> {
     /// Not written yet; belongs to `offset`.
     buffer: Vec<u8>,
     offset: u64,
-    /// Written, but the disk was not told to begin.
-    begun: Range<u64>,
+    /// Written last, and the disk was not told to begin with it.
+    behind: Range<u64>,
     written: u64,
 }
 
 impl<'a> Writer<'a> {
     fn new(storage: &'a dyn Storage, cluster_bytes: u64) -> Self {
-        Self { storage, cluster_bytes, buffer: Vec::new(), offset: 0, begun: 0..0, written: 0 }
+        Self { storage, cluster_bytes, buffer: Vec::new(), offset: 0, behind: 0..0, written: 0 }
     }
 
     /// Fills the last cluster up with zeros; a table follows at `cluster`.
@@ -102,14 +103,14 @@ impl<'a> Writer<'a> {
         if !self.buffer.is_empty() {
             self.storage.write_at(&self.buffer, self.offset)?;
         }
-        if self.begun.end != self.offset {
-            self.begun = self.offset..self.offset;
+        if self.behind.end != self.offset {
+            self.behind = self.offset..self.offset;
         }
         self.offset += self.buffer.len() as u64;
-        self.begun.end = self.offset;
-        if self.begun.end - self.begun.start >= WRITE_BACK_BYTES {
-            self.storage.write_back(self.begun.clone());
-            self.begun.start = self.begun.end;
+        self.behind.end = self.offset;
+        if self.behind.end - self.behind.start >= WRITE_BACK_BYTES {
+            self.storage.write_back(self.behind.clone())?;
+            self.behind.start = self.behind.end;
         }
         self.written += self.buffer.len() as u64;
         self.buffer.clear();

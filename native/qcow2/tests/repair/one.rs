@@ -4,9 +4,10 @@ use std::fs;
 
 use qcow2::Repair;
 
-use crate::bench::{Bench, small};
+use crate::bench::{Bench, change, lively, small};
 use crate::damages::DAMAGES;
 use crate::outcome::{Contents, Outcome, is_as_good, repair_by_qemu, repair_by_us, word};
+use crate::support::layout::OFFSET;
 use crate::verdict::by_qemu;
 
 /// Damages after which the two say different things, and why that is meant.
@@ -71,6 +72,27 @@ fn every_damage_is_repaired_as_qemu_repairs_it() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(MEANT.iter().all(|it| it.1.iter().all(|&what| differ.contains(&(it.0, what)))));
+}
+
+/// One bit cannot say that a block has a second owner; whoever counts where the block stands writes
+/// into that owner's data.
+#[test]
+fn a_block_of_one_bit_counts_that_data_name_is_made_anew_elsewhere_or_not_written() {
+    let bench = lively(12, "refcount_bits=1");
+    change(&bench, bench.l2(), |entry| entry & !OFFSET | bench.block());
+    let damaged = fs::read(&bench.path).unwrap();
+    let leaks = repair_by_us(&bench.path, Repair::Leaks);
+    assert!(leaks.lines.contains("need to rebuild refcount structures"), "{leaks:?}");
+    assert_eq!(leaks.status, 1);
+    assert!(fs::read(&bench.path).unwrap() == damaged);
+
+    let before = Contents::of(&bench.path, &[]);
+    assert_eq!(repair_by_us(&bench.path, Repair::All).status, 0);
+    assert_eq!(by_qemu(&bench.path, false).status, 0);
+    assert!(before.is_kept_by(&Contents::of(&bench.path, &[])));
+
+    fs::write(&bench.path, &damaged).unwrap();
+    assert_eq!(repair_by_qemu(&bench.path, Repair::All).status, 2, "qemu-img makes it anew, too");
 }
 
 /// Repairs two copies of the image, looks at both, and returns what was said.
