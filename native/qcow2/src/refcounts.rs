@@ -239,6 +239,20 @@ impl Refcounts {
         }
     }
 
+    /// The page of `cluster`, to be changed. Fails as corrupt where no block counts it.
+    fn page(&mut self, storage: &dyn Storage, cluster: u64, changes: Changes) -> Result<&mut Page> {
+        let offset = cluster << self.cluster_bits;
+        let (index, entry) = self.locate(cluster);
+        let slot = self
+            .block(storage, index)?
+            .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
+        if changes == Changes::Counts {
+            self.blocks.set_dirty(slot);
+        }
+        let (page, _) = self.blocks.locate(entry);
+        Ok(self.blocks.open(slot, page))
+    }
+
     /// Calls `apply` on each page that `clusters` touch: with the part of it, and whether NEW
     /// changes. Fails as corrupt where no block counts them, and where `apply` refuses one.
     fn for_pages(
@@ -251,18 +265,10 @@ impl Refcounts {
         let (bits, order, len) = (self.cluster_bits, self.order, self.blocks.page_len());
         let mut first = clusters.start;
         while first < clusters.end {
-            let (index, entry) = self.locate(first);
-            let (page, entry) = self.blocks.locate(entry);
+            let (_, entry) = self.blocks.locate(self.locate(first).1);
             let count = ((len - entry) as u64).min(clusters.end - first);
-            let offset = first << bits;
-            let slot = self
-                .block(storage, index)?
-                .ok_or_else(|| corrupt(format!("Cluster at {offset:#x} is not counted"), offset))?;
-            if changes == Changes::Counts {
-                self.blocks.set_dirty(slot);
-            }
             let end = entry + usize::try_from(count).expect("at most a page");
-            apply(self.blocks.open(slot, page), entry..end).map_err(|(index, why)| {
+            apply(self.page(storage, first, changes)?, entry..end).map_err(|(index, why)| {
                 refused(order, first - entry as u64 + index as u64, bits, why)
             })?;
             first += count;
@@ -292,7 +298,7 @@ impl Refcounts {
         change: Change,
     ) -> Result<()> {
         self.blocks.expect_waiting();
-        let order = self.order;
+        let (bits, order) = (self.cluster_bits, self.order);
         let (first, words) = match clusters {
             Clusters::Run(run) => {
                 return self.for_pages(storage, run, change.into(), |page, range| {
@@ -304,12 +310,11 @@ impl Refcounts {
         let most = self.blocks.page_len() / 64;
         for (words, first) in words.chunks(most).zip((first..).step_by(most * 64)) {
             let Some(any) = words.iter().position(|&word| word != 0) else { continue };
-            let start = first + any as u64 * 64 + u64::from(words[any].trailing_zeros());
+            let lowest = first + any as u64 * 64 + u64::from(words[any].trailing_zeros());
             let named = words.iter().copied().enumerate().filter(|it| it.1 != 0);
-            // The page is found by one of them.
-            self.for_pages(storage, start..start + 1, change.into(), |page, _| {
-                page.reference_later(named.clone(), change, order)
-            })?;
+            self.page(storage, lowest, change.into())?
+                .reference_later(named, change, order)
+                .map_err(|(index, why)| refused(order, first + index as u64, bits, why))?;
         }
         Ok(())
     }

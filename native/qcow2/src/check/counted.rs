@@ -91,8 +91,7 @@ impl Counted {
         {
             let limit = RefcountOrder::new(order_for(counts.at_most()));
             let Err((full, _)) = counts.add_where(group, mask, times, limit) else { return };
-            // Those of the same word were not added to.
-            rest &= u64::MAX << ((full % 64) & !((64 >> limit.get()) - 1));
+            rest &= u64::MAX << (not_added_from(full, limit) % 64);
         }
         for run in runs(rest) {
             self.add(group * 64 + run.start as usize..group * 64 + run.end as usize, times);
@@ -135,8 +134,7 @@ impl Counted {
         let narrow = (counts.packed_bytes() > 0).then(|| order_for(counts.at_most()));
         let limit = narrow.map_or(widest(), RefcountOrder::new);
         let Err(full) = add(counts, range.clone(), times, limit) else { return range.len() };
-        // Those of the same word were not added to.
-        let rest = (full & !((64 >> limit.get()) - 1)).max(range.start)..range.end;
+        let rest = not_added_from(full, limit).max(range.start)..range.end;
         let needed = counts.get(full).checked_add(times);
         let wider = needed.map_or(6, order_for);
         let count = (0..PAGE_COUNTS / 64).map(|group| counts.non_zero(group).count_ones() as usize);
@@ -274,6 +272,11 @@ fn add(
 ) -> Result<(), usize> {
     let times = i64::try_from(times).unwrap_or(i64::MAX);
     counts.add(range, times, limit).map_err(|(full, _)| full)
+}
+
+/// The first count that was not added to, where `full` did not fit: it begins a word of `limit`.
+fn not_added_from(full: usize, limit: RefcountOrder) -> usize {
+    full & !((64 >> limit.get()) - 1)
 }
 
 #[cfg(test)]
